@@ -1,0 +1,234 @@
+//! An ONNX model as the file has it, and an index over its graph.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+use prost::Message;
+
+use super::{
+    proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_proto::DataLocation},
+    tensor,
+};
+use crate::error::{Error, Result};
+
+/// Metadata key under which a compressed model carries its plan; its presence marks the model as compressed.
+pub const PLAN_KEY: &str = "gulliver.plan";
+/// Metadata key for the precision of each node of a compressed model (JSON: node name → precision).
+pub const PRECISION_KEY: &str = "gulliver.precision";
+
+/// A parsed ONNX model.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// File name or given name, for messages.
+    pub name: String,
+    /// The message tree, complete.
+    pub proto: ModelProto,
+}
+
+impl Model {
+    /// Reads a model file, external data included.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not an ONNX model, or its external data is missing.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        let mut model = Self::parse(&path.display().to_string(), &bytes)?;
+        model.inline_external_data(path.parent().unwrap_or(Path::new(".")))?;
+        Ok(model)
+    }
+
+    /// Parses the bytes of an ONNX file.
+    ///
+    /// # Errors
+    /// If the bytes are not an ONNX model, or its graph is empty or inconsistent.
+    pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
+        let fail = |message: &str, source| Error::Model {
+            name: name.to_string(),
+            message: message.to_string(),
+            remedy: Some("give a complete .onnx file; if it was downloaded or copied, compare its size with the original's".into()),
+            source,
+        };
+        if bytes.is_empty() {
+            return Err(fail("the file is empty", None));
+        }
+        let proto = ModelProto::decode(bytes).map_err(|e| fail("not an ONNX model, or cut short", Some(Box::new(e))))?;
+        if proto.graph.as_ref().is_none_or(|g| g.node.is_empty()) {
+            return Err(fail("not an ONNX model: it has no graph with nodes", None));
+        }
+        let mut model = Self { name: name.to_string(), proto };
+        model.name_nodes();
+        super::patch::check(&model)?;
+        Ok(model)
+    }
+
+    /// The model as the bytes of an ONNX file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.proto.encode_to_vec()
+    }
+
+    /// The graph; [`Model::parse`] made sure that there is one.
+    pub fn graph(&self) -> &GraphProto {
+        self.proto.graph.as_ref().unwrap_or_else(|| unreachable!("a parsed model has a graph"))
+    }
+
+    /// The graph, to be changed by whoever builds a new model; rewrites of existing ones go through a patch.
+    pub fn graph_mut(&mut self) -> &mut GraphProto {
+        self.proto.graph.get_or_insert_default()
+    }
+
+    /// Version of the default operator set, 0 if there is none.
+    pub fn opset(&self) -> i64 {
+        self.proto.opset_import.iter().filter(|o| matches!(o.domain(), "" | "ai.onnx")).map(|o| o.version()).max().unwrap_or(0)
+    }
+
+    /// Value of a metadata entry.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.proto.metadata_props.iter().find(|p| p.key() == key).map(|p| p.value())
+    }
+
+    /// Inputs that a caller feeds: graph inputs that are not initializers too.
+    pub fn inputs(&self) -> impl Iterator<Item = &ValueInfoProto> {
+        let constants: HashSet<&str> = self.graph().initializer.iter().map(|t| t.name()).collect();
+        self.graph().input.iter().filter(move |v| !constants.contains(v.name()))
+    }
+
+    /// Gives nodes without a name one made of their first output, which is unique; names already there stay.
+    fn name_nodes(&mut self) {
+        let mut seen: HashSet<String> = HashSet::new();
+        for node in &mut self.graph_mut().node {
+            let wanted = match node.name() {
+                "" => node.output.iter().find(|o| !o.is_empty()).cloned().unwrap_or_else(|| node.op_type().to_string()),
+                name => name.to_string(),
+            };
+            let mut name = wanted.clone();
+            let mut n = 1;
+            while !seen.insert(name.clone()) {
+                n += 1;
+                name = format!("{wanted}#{n}");
+            }
+            if node.name() != name {
+                node.name = Some(name);
+            }
+        }
+    }
+
+    fn inline_external_data(&mut self, folder: &Path) -> Result<()> {
+        let name = self.name.clone();
+        let mut files: HashMap<PathBuf, Vec<u8>> = HashMap::new();
+        for tensor in &mut self.graph_mut().initializer {
+            if tensor.data_location() != DataLocation::External {
+                continue;
+            }
+            let entry = |key: &str| tensor.external_data.iter().find(|e| e.key() == key).map(|e| e.value().to_string());
+            let remedy = "put the external data file beside the model, as the exporter wrote it";
+            let location = entry("location").ok_or_else(|| {
+                Error::model(&name, format!("initializer {} has external data without a location", tensor.name()), remedy)
+            })?;
+            let path = folder.join(&location);
+            if !files.contains_key(&path) {
+                files.insert(path.clone(), std::fs::read(&path).map_err(Error::io("read", &path))?);
+            }
+            let data = &files[&path];
+            let number = |key: &str| entry(key).and_then(|v| v.parse::<usize>().ok());
+            let start = number("offset").unwrap_or(0);
+            let end = number("length").map_or(data.len(), |l| start.saturating_add(l));
+            let bytes = data.get(start..end).ok_or_else(|| {
+                Error::model(&name, format!("initializer {}: bytes {start}..{end} lie outside {location}", tensor.name()), remedy)
+            })?;
+            tensor.raw_data = Some(bytes.to_vec().into());
+            tensor.external_data.clear();
+            tensor.data_location = None;
+        }
+        Ok(())
+    }
+}
+
+/// Who makes and who reads every value of a model's main graph. Borrowed from the model, built once for a pass.
+#[derive(Debug)]
+pub struct Index<'m> {
+    /// Constant tensors by name: initializers and the outputs of `Constant` nodes.
+    pub constants: HashMap<&'m str, &'m TensorProto>,
+    /// Node that makes a value.
+    pub producer: HashMap<&'m str, usize>,
+    /// (node, input slot) pairs that read a value, in node order.
+    pub consumers: HashMap<&'m str, Vec<(usize, usize)>>,
+    /// Names of the graph's outputs.
+    pub outputs: HashSet<&'m str>,
+}
+
+impl<'m> Index<'m> {
+    /// Indexes the model's main graph.
+    pub fn new(model: &'m Model) -> Self {
+        let graph = model.graph();
+        let mut index = Self {
+            constants: graph.initializer.iter().map(|t| (t.name(), t)).collect(),
+            producer: HashMap::new(),
+            consumers: HashMap::new(),
+            outputs: graph.output.iter().map(|o| o.name()).collect(),
+        };
+        for (i, node) in graph.node.iter().enumerate() {
+            for out in node.output.iter().filter(|o| !o.is_empty()) {
+                index.producer.insert(out, i);
+            }
+            for (slot, input) in node.input.iter().enumerate().filter(|(_, n)| !n.is_empty()) {
+                index.consumers.entry(input).or_default().push((i, slot));
+            }
+            if node.op_type() == "Constant"
+                && let (Some(t), Some(out)) = (node.attribute.iter().find(|a| a.name() == "value").and_then(|a| a.t.as_ref()), node.output.first())
+            {
+                index.constants.insert(out, t);
+            }
+        }
+        index
+    }
+
+    /// The nodes that read a value.
+    pub fn readers(&self, value: &str) -> &[(usize, usize)] {
+        self.consumers.get(value).map_or(&[], Vec::as_slice)
+    }
+
+    /// The only reader of a value that is not a graph output.
+    pub fn sole_reader(&self, value: &str) -> Option<usize> {
+        match self.readers(value) {
+            [(node, _)] if !self.outputs.contains(value) => Some(*node),
+            _ => None,
+        }
+    }
+
+    /// A constant as floats, whatever its stored type.
+    pub fn floats(&self, name: &str) -> Option<ndarray::ArrayD<f32>> {
+        self.constants.get(name).and_then(|t| tensor::to_f32(t).ok())
+    }
+
+    /// A constant as integers.
+    pub fn ints(&self, name: &str) -> Option<Vec<i64>> {
+        self.constants.get(name).and_then(|t| tensor::to_i64(t))
+    }
+}
+
+/// Attribute of a node by name.
+pub fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
+    node.attribute.iter().find(|a| a.name() == name)
+}
+
+/// Integer attribute, or its default.
+pub fn int_attribute(node: &NodeProto, name: &str, default: i64) -> i64 {
+    attribute(node, name).map_or(default, |a| a.i())
+}
+
+/// Integer list attribute, or `None` if it is not there.
+pub fn ints_attribute(node: &NodeProto, name: &str) -> Option<Vec<i64>> {
+    attribute(node, name).map(|a| a.ints.clone())
+}
+
+/// Float attribute, or its default.
+pub fn float_attribute(node: &NodeProto, name: &str, default: f32) -> f32 {
+    attribute(node, name).map_or(default, |a| a.f())
+}
+
+/// String attribute, or its default.
+pub fn string_attribute(node: &NodeProto, name: &str, default: &str) -> String {
+    attribute(node, name).map_or_else(|| default.to_string(), |a| String::from_utf8_lossy(a.s()).into_owned())
+}

@@ -1,0 +1,2 @@
+//! A study: the loop, its journal and its result.
+pub mod summary;
