@@ -164,7 +164,9 @@ impl Error {
     pub fn remedy(&self) -> Option<&str> {
         match self {
             Self::Io { source, .. } => match source.kind() {
-                std::io::ErrorKind::StorageFull => Some("free some disk space, then run the same command again: it goes on where it stopped"),
+                std::io::ErrorKind::StorageFull => {
+                    Some("free some disk space, then run the same command again: it goes on where it stopped")
+                }
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                     Some("check the permissions, or name another folder")
                 }

@@ -176,7 +176,8 @@ impl<'m> Index<'m> {
                 index.consumers.entry(input).or_default().push((i, slot));
             }
             if node.op_type() == "Constant"
-                && let (Some(t), Some(out)) = (node.attribute.iter().find(|a| a.name() == "value").and_then(|a| a.t.as_ref()), node.output.first())
+                && let (Some(t), Some(out)) =
+                    (node.attribute.iter().find(|a| a.name() == "value").and_then(|a| a.t.as_ref()), node.output.first())
             {
                 index.constants.insert(out, t);
             }

@@ -86,7 +86,9 @@ pub(crate) fn used_values<'a>(nodes: impl Iterator<Item = &'a NodeProto>) -> Has
 /// Names the node and the value that break the rule.
 pub fn check(model: &Model) -> Result<()> {
     let graph = model.graph();
-    let fail = |message: String| Error::model(&model.name, message, "export the model again; onnx.checker.check_model in Python shows the same fault");
+    let fail = |message: String| {
+        Error::model(&model.name, message, "export the model again; onnx.checker.check_model in Python shows the same fault")
+    };
     let mut known: HashSet<&str> = graph.input.iter().map(|v| v.name()).collect();
     known.extend(graph.initializer.iter().map(|t| t.name()));
     known.extend(graph.sparse_initializer.iter().filter_map(|s| s.values.as_ref()).map(|t| t.name()));

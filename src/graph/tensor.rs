@@ -33,8 +33,9 @@ pub fn to_f32(tensor: &TensorProto) -> Result<ArrayD<f32>> {
         _ => return Err(Error::Internal(format!("tensor {} is not a float tensor", tensor.name()))),
     };
     let found = values.len();
-    ArrayD::from_shape_vec(IxDyn(&dims(tensor)), values)
-        .map_err(|_| Error::model(tensor.name(), format!("has {found} values for the dimensions {:?}", tensor.dims), "export the model again"))
+    ArrayD::from_shape_vec(IxDyn(&dims(tensor)), values).map_err(|_| {
+        Error::model(tensor.name(), format!("has {found} values for the dimensions {:?}", tensor.dims), "export the model again")
+    })
 }
 
 /// An integer tensor (INT64, INT32) as i64; `None` for other types.
@@ -61,6 +62,28 @@ pub fn is_float(tensor: &TensorProto) -> bool {
 /// A FLOAT tensor.
 pub fn from_f32(name: &str, array: &ArrayD<f32>) -> TensorProto {
     raw(name, DataType::Float, array.shape(), array.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+/// An INT64 vector.
+pub fn from_i64(name: &str, values: &[i64]) -> TensorProto {
+    raw(name, DataType::Int64, &[values.len()], values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+/// A FLOAT tensor of a skeleton: dimensions without data.
+pub fn without_data(name: &str, shape: &[usize]) -> TensorProto {
+    let mut tensor = raw(name, DataType::Float, shape, Vec::new());
+    tensor.raw_data = None;
+    tensor
+}
+
+/// Whether a tensor has its data; those of a skeleton do not.
+pub fn has_data(tensor: &TensorProto) -> bool {
+    tensor.dims.iter().product::<i64>() == 0
+        || tensor.raw_data.as_ref().is_some_and(|r| !r.is_empty())
+        || !tensor.float_data.is_empty()
+        || !tensor.double_data.is_empty()
+        || !tensor.int32_data.is_empty()
+        || !tensor.int64_data.is_empty()
 }
 
 /// A FLOAT scalar.
@@ -119,7 +142,8 @@ mod tests {
     #[test]
     fn half_floats_are_read_from_raw_and_from_int32_data() {
         let one = 0x3c00_u16;
-        let raw = TensorProto { data_type: Some(10), dims: vec![1], raw_data: Some(one.to_le_bytes().to_vec().into()), ..Default::default() };
+        let raw =
+            TensorProto { data_type: Some(10), dims: vec![1], raw_data: Some(one.to_le_bytes().to_vec().into()), ..Default::default() };
         let listed = TensorProto { data_type: Some(10), dims: vec![1], int32_data: vec![i32::from(one)], ..Default::default() };
         assert_eq!(to_f32(&raw).unwrap()[[0]], 1.0);
         assert_eq!(to_f32(&listed).unwrap()[[0]], 1.0);

@@ -1,2 +1,0 @@
-//! A study: the loop, its journal and its result.
-pub mod summary;
