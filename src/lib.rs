@@ -7,5 +7,6 @@
 pub mod error;
 pub mod precision;
 pub mod graph;
+pub mod data;
 
 pub use error::{Error, Result};
