@@ -8,5 +8,6 @@ pub mod error;
 pub mod precision;
 pub mod graph;
 pub mod data;
+pub mod device;
 
 pub use error::{Error, Result};

@@ -1,0 +1,213 @@
+//! Chip profiles: the figures of CANN's `platform_config` and the fitted coefficients of the cost model, as YAML.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    precision::Precision,
+};
+
+/// The profiles that come with the program: name and YAML.
+const BUILT_IN: [(&str, &str); 6] = [
+    ("ascend310", include_str!("profiles/ascend310.yaml")),
+    ("ascend310b1", include_str!("profiles/ascend310b1.yaml")),
+    ("ascend310b4", include_str!("profiles/ascend310b4.yaml")),
+    ("ascend310p3", include_str!("profiles/ascend310p3.yaml")),
+    ("ascend910a", include_str!("profiles/ascend910a.yaml")),
+    ("ascend910b4", include_str!("profiles/ascend910b4.yaml")),
+];
+
+/// A chip: what its data sheet says and how much of it networks reach.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// Short name, as in reports.
+    pub name: String,
+    /// Where the figures come from.
+    pub origin: String,
+    /// How wrong predictions were on published measurements, and where nothing was published.
+    pub known_error: String,
+    /// Cores with a cube unit.
+    pub cores: u32,
+    /// Cores with a vector unit that a kernel can spread over.
+    pub vector_cores: u32,
+    /// Clock of the cube, MHz; memory rates per cycle count in it too.
+    pub cube_freq_mhz: f64,
+    /// Clock of the vector units, MHz.
+    pub vector_freq_mhz: f64,
+    /// Multiply-adds a cycle and core (`[DtypeMKN]`, M·K·N).
+    pub cube_mac_per_cycle: Rates,
+    /// Bytes of operands a vector unit takes a cycle.
+    pub vector_bytes_per_cycle: f64,
+    /// Size of the L2 cache, bytes.
+    pub l2_bytes: u64,
+    /// Bytes a cycle and core between L2 and the core.
+    pub l2_bytes_per_cycle: f64,
+    /// Bandwidth of the chip's DRAM, GB/s (1e9 bytes).
+    pub ddr_gb_per_s: f64,
+    /// Whether INT4 is any use.
+    pub int4: Int4,
+    /// Where the INT4 flag comes from; it depends on the chip and on the CANN version.
+    pub int4_origin: String,
+    /// Fixed cost of a kernel, µs.
+    pub launch_us: f64,
+    /// Fixed cost of an inference, µs.
+    pub inference_us: f64,
+    /// Shares of the peaks that are reached, 0 to 1.
+    pub efficiency: Efficiency,
+    /// Dimensionless corrections.
+    pub factor: Factor,
+}
+
+/// A rate for each precision.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rates {
+    /// Half floats.
+    pub fp16: f64,
+    /// 8-bit integers.
+    pub int8: f64,
+    /// 4-bit integers.
+    pub int4: f64,
+}
+
+/// What a chip and its CANN version do with INT4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Int4 {
+    /// Not executed: such layers run as INT8.
+    None,
+    /// Executed, but no faster than INT8 and counted as such.
+    Runs,
+    /// Executed at the INT4 rate.
+    Gains,
+}
+
+/// Shares of the peaks that are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Efficiency {
+    /// Of the cube's multiply-adds, padding already counted.
+    pub cube: f64,
+    /// Of the vector units' bytes.
+    pub vector: f64,
+    /// Of the L2 bandwidth.
+    pub l2: f64,
+    /// Of the DRAM bandwidth.
+    pub ddr: f64,
+}
+
+/// Dimensionless corrections.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Factor {
+    /// Effective over nominal size of L2.
+    pub l2_size: f64,
+    /// Cost of an unaligned move or layout change over an aligned one.
+    pub unaligned: f64,
+    /// Cube time of a grouped convolution over that of its enlarged groups.
+    pub grouped: f64,
+    /// Cube time of a depthwise convolution over that of its enlarged groups.
+    pub depthwise: f64,
+}
+
+impl Profile {
+    /// A built-in profile by name, or a YAML file by path.
+    ///
+    /// # Errors
+    /// If the name is unknown and no such file exists, or the file is not a valid profile.
+    pub fn load(name_or_path: &str) -> Result<Self> {
+        if let Some((_, yaml)) = BUILT_IN.iter().find(|(name, _)| name.eq_ignore_ascii_case(name_or_path)) {
+            return Self::parse(name_or_path, yaml);
+        }
+        let path = Path::new(name_or_path);
+        if !path.is_file() {
+            let remedy = format!("choose one of {}, or give the path of a profile's YAML file", Self::names().join(", "));
+            return Err(Error::device(name_or_path, "is neither a known chip nor a file", remedy));
+        }
+        Self::parse(name_or_path, &std::fs::read_to_string(path).map_err(Error::io("read", path))?)
+    }
+
+    /// Names of the built-in profiles.
+    pub fn names() -> Vec<&'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// The profile as YAML, to be copied and changed.
+    ///
+    /// # Errors
+    /// If it cannot be written as YAML: a bug of ours.
+    pub fn to_yaml(&self) -> Result<String> {
+        serde_yaml::to_string(self).map_err(|e| Error::Internal(format!("the profile {} cannot be written as yaml: {e}", self.name)))
+    }
+
+    /// The precision a layer asked for really runs in.
+    pub fn runs_as(&self, asked: Precision) -> Precision {
+        if asked == Precision::Int4 && self.int4 != Int4::Gains { Precision::Int8 } else { asked }
+    }
+
+    /// Multiply-adds a cycle and core at a precision.
+    pub fn mac_per_cycle(&self, precision: Precision) -> f64 {
+        match precision {
+            Precision::Fp16 => self.cube_mac_per_cycle.fp16,
+            Precision::Int8 => self.cube_mac_per_cycle.int8,
+            Precision::Int4 => self.cube_mac_per_cycle.int4,
+        }
+    }
+
+    fn parse(name: &str, yaml: &str) -> Result<Self> {
+        let remedy = "start from a copy of a built-in one: gulliver device show ascend310p3";
+        let profile: Self = serde_yaml::from_str(yaml).map_err(|e| Error::device(name, e.to_string(), remedy))?;
+        let Self { efficiency: e, factor: f, cube_mac_per_cycle: mac, .. } = &profile;
+        let positive = [
+            ("cores", f64::from(profile.cores)),
+            ("vector_cores", f64::from(profile.vector_cores)),
+            ("cube_freq_mhz", profile.cube_freq_mhz),
+            ("vector_freq_mhz", profile.vector_freq_mhz),
+            ("cube_mac_per_cycle", mac.fp16.min(mac.int8).min(mac.int4)),
+            ("vector_bytes_per_cycle", profile.vector_bytes_per_cycle),
+            ("l2_bytes", profile.l2_bytes as f64),
+            ("l2_bytes_per_cycle", profile.l2_bytes_per_cycle),
+            ("ddr_gb_per_s", profile.ddr_gb_per_s),
+            ("efficiency", e.cube.min(e.vector).min(e.l2).min(e.ddr)),
+            ("factor", f.l2_size.min(f.unaligned).min(f.grouped).min(f.depthwise)),
+        ];
+        if let Some((field, value)) = positive.iter().find(|(_, v)| !v.is_finite() || *v <= 0.0) {
+            return Err(Error::device(name, format!("{field} is {value}, it must be above 0"), remedy));
+        }
+        let fixed = [("launch_us", profile.launch_us), ("inference_us", profile.inference_us)];
+        if let Some((field, value)) = fixed.iter().find(|(_, v)| !v.is_finite() || *v < 0.0) {
+            return Err(Error::device(name, format!("{field} is {value}, it must be 0 or more"), remedy));
+        }
+        Ok(profile)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_profile_loads_under_its_own_name_and_survives_the_round_trip() {
+        for name in Profile::names() {
+            let profile = Profile::load(name).unwrap();
+            assert_eq!(profile.name, name);
+            assert_eq!(Profile::parse(name, &profile.to_yaml().unwrap()).unwrap(), profile);
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_lists_the_known_ones() {
+        assert!(Profile::load("ascend9000").unwrap_err().remedy().unwrap().contains("ascend310p3"));
+    }
+
+    #[test]
+    fn a_misspelt_or_impossible_field_is_refused_by_name() {
+        let yaml = Profile::load("ascend310p3").unwrap().to_yaml().unwrap();
+        let message = |from: &str, to: &str| Profile::parse("mine", &yaml.replace(from, to)).unwrap_err().to_string();
+        assert!(message("launch_us", "lunch_us").contains("lunch_us"));
+        assert!(message("cores: 8", "cores: 0").contains("cores is 0"));
+    }
+}

@@ -1,0 +1,115 @@
+//! Bytes of a model as the chip stores it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::{
+    graph::{
+        Model,
+        model::int_attribute,
+        proto::{NodeProto, TensorProto, tensor_proto::DataType},
+        tensor,
+    },
+    precision::Precision,
+};
+
+/// Bytes of all constants of `model` as deployed, with `precision` (by node name, FP16 if absent) for its layers.
+///
+/// Float weights and other floats take 2 bytes, INT8 weights 1, INT4 weights half a byte rounded up per tensor; a quantized
+/// layer's bias is INT32, and its dequantization takes a UINT64 per output channel (Conv, ConvTranspose) or one (Gemm, MatMul).
+/// Integers keep their size. Dimensions alone are read, the data may be absent.
+pub fn deployed_bytes(model: &Model, precision: &BTreeMap<String, Precision>) -> u64 {
+    let graph = model.graph();
+    let mut widest: HashMap<&str, u64> = HashMap::new();
+    let mut dequantize = 0u64;
+    let dims: HashMap<&str, Vec<usize>> = graph.initializer.iter().map(|t| (t.name(), tensor::dims(t))).collect();
+    for node in &graph.node {
+        let quantized = precision.get(node.name()).copied().unwrap_or(Precision::Fp16);
+        for (slot, input) in node.input.iter().enumerate() {
+            let bits = match (quantized, slot, node.op_type()) {
+                (Precision::Fp16, ..) => 16,
+                (_, 1, _) => quantized.weight_bits(),
+                (_, 2, "Conv" | "ConvTranspose" | "Gemm") => 32,
+                _ => 16,
+            };
+            let known = widest.entry(input).or_insert(bits);
+            *known = (*known).max(bits);
+        }
+        if quantized != Precision::Fp16 {
+            let weight = node.input.get(1).and_then(|w| dims.get(w.as_str()));
+            dequantize = dequantize.saturating_add(8 * weight.map_or(1, |w| channels(node, w)));
+        }
+    }
+    let bytes = |t: &TensorProto| {
+        let count = tensor::dims(t).iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
+        if tensor::is_float(t) {
+            count.saturating_mul(widest.get(t.name()).copied().unwrap_or(16)).div_ceil(8)
+        } else {
+            count.saturating_mul(integer_bytes(t.data_type()))
+        }
+    };
+    let inline = graph.node.iter().filter(|n| n.op_type() == "Constant").flat_map(|n| &n.attribute).filter_map(|a| a.t.as_ref());
+    let stored = graph.initializer.iter().chain(inline).map(bytes).fold(0u64, u64::saturating_add);
+    stored.saturating_add(dequantize)
+}
+
+fn channels(node: &NodeProto, weight: &[usize]) -> u64 {
+    let group = u64::try_from(int_attribute(node, "group", 1)).unwrap_or(1);
+    match (node.op_type(), weight) {
+        ("Conv", [out, ..]) => *out as u64,
+        ("ConvTranspose", [_, out, ..]) => (*out as u64).saturating_mul(group),
+        _ => 1,
+    }
+}
+
+fn integer_bytes(kind: i32) -> u64 {
+    match DataType::try_from(kind) {
+        Ok(DataType::Int64 | DataType::Uint64) => 8,
+        Ok(DataType::Int32 | DataType::Uint32) => 4,
+        Ok(DataType::Int16 | DataType::Uint16) => 2,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{
+        proto::{GraphProto, ModelProto, TensorProto},
+        tensor::node,
+    };
+
+    fn model() -> Model {
+        let header = |name: &str, kind: i32, dims: &[i64]| TensorProto {
+            name: Some(name.into()),
+            data_type: Some(kind),
+            dims: dims.to_vec(),
+            ..Default::default()
+        };
+        let initializer =
+            vec![header("w", 1, &[3, 3, 1, 1]), header("b", 1, &[3]), header("g", 1, &[5, 3]), header("c", 1, &[5]), header("to", 7, &[2])];
+        let nodes = vec![
+            node("Conv", "conv", &["x", "w", "b"], &["y"], vec![]),
+            node("Reshape", "flat", &["y", "to"], &["f"], vec![]),
+            node("Gemm", "fc", &["f", "g", "c"], &["z"], vec![]),
+        ];
+        let graph = GraphProto { node: nodes, initializer, ..Default::default() };
+        Model { name: "t".into(), proto: ModelProto { graph: Some(graph), ..Default::default() } }
+    }
+
+    fn bytes(plan: &[(&str, Precision)]) -> u64 {
+        deployed_bytes(&model(), &plan.iter().map(|(n, p)| (n.to_string(), *p)).collect())
+    }
+
+    #[test]
+    fn floats_take_two_bytes_and_integers_their_own() {
+        assert_eq!(bytes(&[]), 2 * (9 + 3 + 15 + 5) + 16);
+    }
+
+    #[test]
+    fn quantized_layers_pay_for_bias_and_dequantization() {
+        let conv = 9 + 3 * 4 + 3 * 8;
+        assert_eq!(bytes(&[("conv", Precision::Int8)]), conv + 2 * (15 + 5) + 16);
+        assert_eq!(bytes(&[("conv", Precision::Int4)]), conv - 4 + 2 * (15 + 5) + 16);
+        assert_eq!(bytes(&[("fc", Precision::Int8)]), 2 * (9 + 3) + 15 + 5 * 4 + 8 + 16);
+    }
+}
