@@ -9,5 +9,6 @@ pub mod precision;
 pub mod graph;
 pub mod data;
 pub mod device;
+pub mod runtime;
 
 pub use error::{Error, Result};

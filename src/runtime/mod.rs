@@ -1,0 +1,35 @@
+//! ONNX Runtime: the one compute engine, found or fetched, and run.
+//!
+//! * [`surroundings`]: what the environment variables say; [`telemetry`]: switched off before anything starts.
+//! * [`locate`]: the shared library on this machine; [`fetch`]: the library from PyPI, once, by the user's own pip.
+//! * [`session`]: models loaded, optimised and run, the only file that calls `ort`; [`port`]: their inputs and outputs as data.
+//! * [`doctor`]: what of this works here, as data for `gulliver doctor`.
+//!
+//! ```no_run
+//! # fn main() -> gulliver::Result<()> {
+//! use gulliver::runtime::{Runtime, Session, SessionOptions};
+//! let runtime = Runtime::start(&mut |notice| tracing::info!("{notice}"))?;
+//! let model = std::fs::read("model.onnx").map_err(gulliver::Error::io("read", "model.onnx"))?;
+//! let mut session = Session::from_bytes(&runtime, "model.onnx", &model, SessionOptions::default())?;
+//! let image = ndarray::ArrayD::<f32>::zeros(vec![1, 3, 32, 32]);
+//! let outputs = session.run(&[("input", image.view())])?;
+//! # let _ = outputs;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod doctor;
+pub mod fetch;
+pub mod locate;
+pub mod port;
+mod scratch;
+pub mod session;
+pub mod surroundings;
+pub mod telemetry;
+#[cfg(test)]
+mod tests;
+
+pub use doctor::{Check, examine};
+pub use locate::{Found, Origin, PassedOver};
+pub use port::{Element, Port};
+pub use session::{Level, Runtime, Session, SessionOptions, optimise_basic};
