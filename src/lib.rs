@@ -10,5 +10,9 @@ pub mod graph;
 pub mod data;
 pub mod device;
 pub mod runtime;
+pub mod spec;
+pub mod space;
+pub mod front;
+pub mod trial;
 
 pub use error::{Error, Result};

@@ -1,0 +1,68 @@
+//! Axes of the space, as a search sees them: a name, a kind, and options from the mildest to the strongest.
+
+use crate::precision::Precision;
+
+/// What an axis decides.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Choice {
+    /// Precision of a layer (position among the layers).
+    Precision(usize, Vec<Precision>),
+    /// Share of channels kept in a group (position among the groups).
+    Keep(usize, Vec<f64>),
+    /// Rank of a layer (position among the layers); none is the undecomposed layer.
+    Rank(usize, Vec<Option<usize>>),
+}
+
+/// One decision of the search. Option 0 is the mildest; where "no change" is among the options, it is option 0.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Axis {
+    /// Layer's or group's name.
+    pub name: String,
+    /// The options.
+    pub choice: Choice,
+}
+
+impl Axis {
+    /// Number of options, at least 2 for an axis of a space.
+    pub fn len(&self) -> usize {
+        match &self.choice {
+            Choice::Precision(_, o) => o.len(),
+            Choice::Keep(_, o) => o.len(),
+            Choice::Rank(_, o) => o.len(),
+        }
+    }
+
+    /// Whether there are no options.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The kind: axes of one kind can be moved together in a uniform plan.
+    pub const fn kind(&self) -> Kind {
+        match self.choice {
+            Choice::Precision(..) => Kind::Precision,
+            Choice::Keep(..) => Kind::Keep,
+            Choice::Rank(..) => Kind::Rank,
+        }
+    }
+
+    /// An option in words.
+    pub fn describe(&self, option: usize) -> String {
+        match &self.choice {
+            Choice::Precision(_, o) => o[option].to_string(),
+            Choice::Keep(_, o) => format!("keep {}", o[option]),
+            Choice::Rank(_, o) => o[option].map_or_else(|| "full rank".into(), |r| format!("rank {r}")),
+        }
+    }
+}
+
+/// Kind of an axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Bits.
+    Precision,
+    /// Channels.
+    Keep,
+    /// Decomposition.
+    Rank,
+}

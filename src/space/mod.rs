@@ -1,0 +1,146 @@
+//! The space of candidates and what they mean.
+//!
+//! A spec's rules and a model's layers make [`Axis`]es: a precision and a rank for each layer, a keep share for each
+//! group. A [`Candidate`] is an option's index for every axis; a [`Plan`] is its meaning, a treatment for every layer.
+
+mod axis;
+mod candidate;
+pub mod limits;
+mod plan;
+
+use std::path::Path;
+
+pub use axis::{Axis, Choice, Kind};
+pub use candidate::Candidate;
+pub use plan::{Plan, Treatment, unmatched};
+
+use crate::{
+    error::{Error, Result},
+    graph::{group::Channels, layer::Layers},
+    precision::Precision,
+    spec::{Keep, Rank, SpaceRule, line_of},
+};
+
+/// Everything a study may try.
+#[derive(Debug, Clone)]
+pub struct Space {
+    /// The decisions, each with at least two options.
+    pub axes: Vec<Axis>,
+    /// Treatments that are fixed because a layer has one option only.
+    fixed: Plan,
+    groups: Vec<Vec<usize>>,
+}
+
+impl Space {
+    /// Builds the space of a spec's rules for a model.
+    ///
+    /// # Errors
+    /// If a pattern matches no layer (with the spec's line), or nothing is left to decide.
+    pub fn new(rules: &[SpaceRule], layers: &Layers, channels: &Channels, spec: (&Path, &str)) -> Result<Self> {
+        let n = layers.layers.len();
+        let mut precision = vec![vec![Precision::Fp16]; n];
+        let mut keep = vec![vec![Keep(1.0)]; n];
+        let mut rank = vec![vec![Rank::Full]; n];
+        for rule in rules {
+            if let Some(idle) = rule.layers.idle(&layers.layers).first() {
+                return Err(unmatched(spec.0, line_of(spec.1, idle), idle, layers));
+            }
+            for (l, _) in layers.layers.iter().enumerate().filter(|(_, layer)| rule.layers.pick(layer)) {
+                if let Some(options) = &rule.precision {
+                    precision[l].clone_from(options);
+                }
+                if let Some(options) = &rule.keep {
+                    keep[l].clone_from(options);
+                }
+                if let Some(options) = &rule.rank {
+                    rank[l].clone_from(options);
+                }
+            }
+        }
+        let mut space =
+            Self { axes: Vec::new(), fixed: Plan::identity(layers), groups: channels.groups.iter().map(|g| g.layers.clone()).collect() };
+        for (l, layer) in layers.layers.iter().enumerate() {
+            let mut options: Vec<Precision> =
+                precision[l].iter().copied().filter(|&p| limits::why_not_precision(layer, p).is_none()).collect();
+            options.sort();
+            options.dedup();
+            space.push(layer.name.clone(), Choice::Precision(l, or_default(options, Precision::Fp16)));
+            let mut options: Vec<Option<usize>> = rank[l]
+                .iter()
+                .map(|&r| (r != Rank::Full).then(|| limits::components(layer, r)))
+                .filter(|r| r.is_none_or(|r| limits::why_not_rank(layer, r).is_none()))
+                .collect();
+            options.sort_by_key(|r| std::cmp::Reverse(r.unwrap_or(usize::MAX)));
+            options.dedup();
+            space.push(layer.name.clone(), Choice::Rank(l, or_default(options, None)));
+        }
+        for (g, group) in channels.groups.iter().enumerate() {
+            let mut options: Vec<f64> = match &group.frozen {
+                Some(_) => vec![1.0],
+                None => keep[group.layers[0]]
+                    .iter()
+                    .map(|k| k.0)
+                    .filter(|k| group.layers.iter().all(|&l| keep[l].contains(&Keep(*k))))
+                    .collect(),
+            };
+            options.sort_by(|a, b| b.total_cmp(a));
+            options.dedup_by_key(|k| limits::kept_in_group(group, *k));
+            options.retain(|&k| k == 1.0 || limits::kept_in_group(group, k) < group.units());
+            space.push(group.name.clone(), Choice::Keep(g, or_default(options, 1.0)));
+        }
+        if space.axes.is_empty() {
+            return Err(Error::spec(
+                spec.0,
+                line_of(spec.1, "space"),
+                "the space leaves nothing to decide",
+                "give more than one option for some layer; `gulliver inspect` shows what each layer can take",
+            ));
+        }
+        Ok(space)
+    }
+
+    fn push(&mut self, name: String, choice: Choice) {
+        let axis = Axis { name, choice };
+        if axis.len() > 1 {
+            self.axes.push(axis);
+        } else {
+            apply(&mut self.fixed, &self.groups, &axis, 0);
+        }
+    }
+
+    /// The candidate of mildest options.
+    pub fn mildest(&self) -> Candidate {
+        Candidate(vec![0; self.axes.len()])
+    }
+
+    /// The meaning of a candidate. The candidate must be of this space.
+    pub fn plan(&self, candidate: &Candidate) -> Plan {
+        let mut plan = self.fixed.clone();
+        for (axis, &option) in self.axes.iter().zip(&candidate.0) {
+            apply(&mut plan, &self.groups, axis, usize::from(option));
+        }
+        plan
+    }
+
+    /// Whether a candidate has an option for every axis.
+    pub fn contains(&self, candidate: &Candidate) -> bool {
+        candidate.0.len() == self.axes.len() && self.axes.iter().zip(&candidate.0).all(|(a, &o)| usize::from(o) < a.len())
+    }
+
+    /// Number of candidates as a power of ten.
+    pub fn log10_size(&self) -> f64 {
+        self.axes.iter().map(|a| (a.len() as f64).log10()).sum()
+    }
+}
+
+fn or_default<T>(options: Vec<T>, default: T) -> Vec<T> {
+    if options.is_empty() { vec![default] } else { options }
+}
+
+fn apply(plan: &mut Plan, groups: &[Vec<usize>], axis: &Axis, option: usize) {
+    match &axis.choice {
+        Choice::Precision(layer, o) => plan.treatments[*layer].1.precision = o[option],
+        Choice::Rank(layer, o) => plan.treatments[*layer].1.rank = o[option],
+        Choice::Keep(group, o) => groups[*group].iter().for_each(|&l| plan.treatments[l].1.keep = o[option]),
+    }
+}

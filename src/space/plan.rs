@@ -1,0 +1,180 @@
+//! Plans: a treatment for every layer; the unit that is compressed, evaluated and exported.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    graph::{group::Channels, layer::Layers},
+    precision::Precision,
+    spec::{Keep, Patterns, PlanRule, Rank, line_of, parse_yaml},
+};
+
+use super::limits;
+
+/// What is done to one layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Treatment {
+    /// Weights and activations.
+    pub precision: Precision,
+    /// Share of output channels kept.
+    pub keep: f64,
+    /// Rank of the decomposition into two layers; none for none.
+    pub rank: Option<usize>,
+}
+
+impl Treatment {
+    /// Nothing is done.
+    pub const NONE: Self = Self { precision: Precision::Fp16, keep: 1.0, rank: None };
+}
+
+impl std::fmt::Display for Treatment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.precision)?;
+        if self.keep < 1.0 {
+            write!(f, ", keep {}", self.keep)?;
+        }
+        if let Some(rank) = self.rank {
+            write!(f, ", rank {rank}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A treatment for every layer, in graph order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Layer names and treatments.
+    pub treatments: Vec<(String, Treatment)>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanFile {
+    treatments: Vec<PlanRule>,
+}
+
+impl Plan {
+    /// The plan that changes nothing.
+    pub fn identity(layers: &Layers) -> Self {
+        Self { treatments: layers.layers.iter().map(|l| (l.name.clone(), Treatment::NONE)).collect() }
+    }
+
+    /// Whether the plan changes nothing.
+    pub fn is_identity(&self) -> bool {
+        self.treatments.iter().all(|(_, t)| *t == Treatment::NONE)
+    }
+
+    /// Whether channels or ranks change, and with them the network's inner tensors.
+    pub fn changes_structure(&self) -> bool {
+        self.treatments.iter().any(|(_, t)| t.keep < 1.0 || t.rank.is_some())
+    }
+
+    /// The plan as a short list of what changes.
+    pub fn as_map(&self) -> BTreeMap<&str, &Treatment> {
+        self.treatments.iter().map(|(n, t)| (n.as_str(), t)).collect()
+    }
+
+    /// Reads a plan file: rules in order, later ones win.
+    ///
+    /// # Errors
+    /// If the file is malformed, a pattern matches no layer, or a layer cannot be treated as asked.
+    pub fn load(path: &Path, layers: &Layers, channels: &Channels) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let file: PlanFile = parse_yaml(path, &text)?;
+        let mut plan = Self::identity(layers);
+        for rule in &file.treatments {
+            if let Some(idle) = rule.layers.idle(&layers.layers).first() {
+                return Err(unmatched(path, line_of(&text, idle), idle, layers));
+            }
+            for (layer, (_, treatment)) in layers.layers.iter().zip(&mut plan.treatments).filter(|(l, _)| rule.layers.pick(l)) {
+                if let Some(precision) = rule.precision {
+                    treatment.precision = precision;
+                }
+                if let Some(keep) = rule.keep {
+                    treatment.keep = keep.0;
+                }
+                match rule.rank {
+                    None => {}
+                    Some(Rank::Full) => treatment.rank = None,
+                    Some(rank) => treatment.rank = Some(limits::components(layer, rank)),
+                }
+            }
+        }
+        plan.check(layers, channels)?;
+        Ok(plan)
+    }
+
+    /// Checks that every layer can be treated as the plan asks.
+    ///
+    /// # Errors
+    /// Names the layer and the reason.
+    pub fn check(&self, layers: &Layers, channels: &Channels) -> Result<()> {
+        for (l, (layer, (_, treatment))) in layers.layers.iter().zip(&self.treatments).enumerate() {
+            let refuse = |what: String, reason: &str| {
+                Error::layer(&layer.name, format!("{what} is not possible: {reason}"), "`gulliver inspect` shows what each layer can take")
+            };
+            if treatment.precision != Precision::Fp16
+                && let Some(reason) = limits::why_not_precision(layer, treatment.precision)
+            {
+                return Err(refuse(format!("precision {}", treatment.precision), &reason));
+            }
+            if treatment.keep < 1.0 {
+                if let Some(reason) = limits::why_not_keep(l, channels) {
+                    return Err(refuse(format!("keep {}", treatment.keep), &reason));
+                }
+                let group = channels.group_of[l].map(|g| &channels.groups[g]);
+                for &other in group.map_or(&[][..], |g| &g.layers) {
+                    if (self.treatments[other].1.keep - treatment.keep).abs() > 1e-9 {
+                        let name = &layers.layers[other].name;
+                        return Err(Error::layer(
+                            &layer.name,
+                            format!(
+                                "keeps {} of its channels, but {name}, whose channels go with them, {}",
+                                treatment.keep, self.treatments[other].1.keep
+                            ),
+                            format!("give {} and {name} the same keep", layer.name),
+                        ));
+                    }
+                }
+            }
+            if let Some(rank) = treatment.rank
+                && let Some(reason) = limits::why_not_rank(layer, rank)
+            {
+                return Err(refuse(format!("rank {rank}"), &reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// The plan as a YAML file.
+    ///
+    /// # Errors
+    /// Only if YAML cannot hold it, which would be a bug.
+    pub fn to_yaml(&self) -> Result<String> {
+        let treatments = self
+            .treatments
+            .iter()
+            .map(|(name, t)| PlanRule {
+                layers: Patterns(vec![name.clone()]),
+                precision: Some(t.precision),
+                keep: Some(Keep(t.keep)),
+                rank: Some(t.rank.map_or(Rank::Full, Rank::Components)),
+            })
+            .collect();
+        serde_yaml::to_string(&PlanFile { treatments }).map_err(|e| Error::Internal(format!("the plan cannot be written: {e}")))
+    }
+}
+
+/// A pattern that matches no layer.
+pub fn unmatched(path: &Path, line: Option<usize>, pattern: &str, layers: &Layers) -> Error {
+    let names: Vec<&str> = layers.layers.iter().map(|l| l.name.as_str()).take(8).collect();
+    let more = if layers.layers.len() > names.len() { ", …" } else { "" };
+    Error::spec(
+        path,
+        line,
+        format!("the pattern \"{pattern}\" matches no layer"),
+        format!("layers are {}{more}; `gulliver inspect` lists them", names.join(", ")),
+    )
+}

@@ -1,0 +1,286 @@
+//! The study's spec: YAML, typed, defaulted, checked before any work.
+
+mod pattern;
+mod rule;
+mod units;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use pattern::Patterns;
+pub use rule::{Keep, PlanRule, Rank, SpaceRule};
+pub use units::{Seconds, Share};
+
+use crate::{
+    data::{Input, Metric, Source},
+    error::{Error, Result},
+};
+
+/// A study, as the user writes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// The ONNX file; relative paths are relative to the spec's folder.
+    pub model: PathBuf,
+    /// Where samples come from.
+    pub data: DataSpec,
+    /// How accuracy is measured.
+    #[serde(default)]
+    pub metric: Metric,
+    /// The chip.
+    pub device: DeviceSpec,
+    /// What must hold.
+    #[serde(default)]
+    pub constraints: Constraints,
+    /// Options by layer; later rules win.
+    #[serde(default = "default_space")]
+    pub space: Vec<SpaceRule>,
+    /// How layers are quantized.
+    #[serde(default)]
+    pub quantize: QuantizeSpec,
+    /// How the space is searched.
+    #[serde(default)]
+    pub search: SearchSpec,
+}
+
+/// Samples and how they become the network's input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSpec {
+    /// Samples that ranges are calibrated on; no labels needed.
+    pub calibration: Source,
+    /// Samples that accuracy is measured on.
+    pub validation: Source,
+    /// Preprocessing of both.
+    #[serde(default)]
+    pub input: Input,
+}
+
+/// The chip and the batch that latency is predicted for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceSpec {
+    /// Name of a profile, or path of a profile's YAML.
+    pub name: String,
+    /// Batch.
+    #[serde(default = "one")]
+    pub batch: usize,
+}
+
+/// What must hold; a limit that is left out is no limit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Constraints {
+    /// Largest drop of the metric: points for top1, top5 and agreement, the metric's own units else.
+    pub accuracy_drop: Option<Share>,
+    /// Largest predicted latency of a batch, milliseconds.
+    pub latency_ms: Option<f64>,
+    /// Largest deployed size, megabytes (10⁶ bytes).
+    pub size_mb: Option<f64>,
+    /// Level of the intervals.
+    pub confidence: Share,
+}
+
+impl Default for Constraints {
+    fn default() -> Self {
+        Self { accuracy_drop: None, latency_ms: None, size_mb: None, confidence: Share(0.95) }
+    }
+}
+
+/// How the range of activations is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RangeRule {
+    /// From the smallest to the largest value seen.
+    MinMax,
+    /// Cut at a percentile of both tails.
+    Percentile,
+    /// The range with the least squared error over the histogram.
+    #[default]
+    Mse,
+}
+
+/// How layers are quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuantizeSpec {
+    /// Range of activations.
+    pub activations: RangeRule,
+    /// Range of weights.
+    pub weights: RangeRule,
+    /// For `percentile`: share of values inside, e.g. 99.99%.
+    pub percentile: Share,
+}
+
+impl Default for QuantizeSpec {
+    fn default() -> Self {
+        Self { activations: RangeRule::Percentile, weights: RangeRule::Mse, percentile: Share(0.9999) }
+    }
+}
+
+/// A search strategy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StrategyName {
+    /// NSGA-II, seeded by uniform plans and single-layer changes.
+    #[default]
+    Evolve,
+    /// Uniformly random candidates.
+    Random,
+}
+
+impl StrategyName {
+    /// The name in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Evolve => "evolve",
+            Self::Random => "random",
+        }
+    }
+}
+
+/// How the space is searched.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SearchSpec {
+    /// Strategy.
+    pub strategy: StrategyName,
+    /// Trials the search may make; the rollback's are on top.
+    pub trials: usize,
+    /// Time the study may take, over all its sessions.
+    pub time: Option<Seconds>,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Candidates asked for at once. It decides what the search knows when it asks, hence the result: it is the spec's, never the machine's.
+    pub asked_together: usize,
+    /// A candidate is given up as soon as its drop is certainly above this many times the accuracy budget.
+    pub give_up_at: f64,
+}
+
+impl Default for SearchSpec {
+    fn default() -> Self {
+        Self { strategy: StrategyName::Evolve, trials: 300, time: None, seed: 0, asked_together: 8, give_up_at: 4.0 }
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+/// All precisions, a quarter and half of the channels off, half and quarter rank; the network's ends only to 8 bits.
+fn default_space() -> Vec<SpaceRule> {
+    use crate::precision::Precision::{Fp16, Int4, Int8};
+    let patterns = |names: &[&str]| Patterns(names.iter().map(ToString::to_string).collect());
+    vec![
+        SpaceRule {
+            layers: patterns(&["*"]),
+            precision: Some(vec![Fp16, Int8, Int4]),
+            keep: Some([1.0, 0.75, 0.5].map(Keep).to_vec()),
+            rank: Some(vec![Rank::Full, Rank::Fraction(0.5), Rank::Fraction(0.25)]),
+        },
+        SpaceRule {
+            layers: patterns(&["first", "last"]),
+            precision: Some(vec![Fp16, Int8]),
+            keep: Some(vec![Keep(1.0)]),
+            rank: Some(vec![Rank::Full]),
+        },
+    ]
+}
+
+impl Spec {
+    /// Reads and checks a spec; paths in it become relative to the current folder.
+    ///
+    /// # Errors
+    /// Names the line and the remedy for unknown keys, wrong types, values out of range and files that do not exist.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self> {
+        let mut spec: Self = parse_yaml(path, text)?;
+        let fail = |key: &str, message: String, remedy: &str| Error::spec(path, line_of(text, key), message, remedy);
+        let base = path.parent().unwrap_or(Path::new(""));
+        let as_written = spec.model.clone();
+        spec.model = base.join(&spec.model);
+        if !spec.model.is_file() {
+            let message = format!("model: there is no file {}", as_written.display());
+            return Err(fail("model", message, "give the path of an .onnx file, relative to the spec's folder"));
+        }
+        for (key, source) in [("calibration", &mut spec.data.calibration), ("validation", &mut spec.data.validation)] {
+            source.resolve(base);
+            for missing in source.paths().into_iter().filter(|p| !p.exists()) {
+                let message = format!("data.{key}: there is no {}", missing.display());
+                return Err(fail(key, message, "give a path that exists, relative to the spec's folder"));
+            }
+        }
+        let profile = base.join(&spec.device.name);
+        if matches!(profile.extension().and_then(|e| e.to_str()), Some("yaml" | "yml")) {
+            spec.device.name = profile.display().to_string();
+        }
+        if spec.device.batch == 0 {
+            return Err(fail("batch", "device.batch is 0".into(), "give the batch the network will run with, e.g. 1 or 32"));
+        }
+        for (key, value) in [("latency_ms", spec.constraints.latency_ms), ("size_mb", spec.constraints.size_mb)] {
+            if value.is_some_and(|v| v.is_nan() || v <= 0.0) {
+                return Err(fail(key, format!("constraints.{key} must be above 0"), "give a limit above 0, or null for none"));
+            }
+        }
+        if !(0.5..1.0).contains(&spec.constraints.confidence.0) {
+            return Err(fail("confidence", "constraints.confidence must be from 50% to below 100%".into(), "95% is usual"));
+        }
+        if spec.search.asked_together == 0 || spec.search.give_up_at.is_nan() || spec.search.give_up_at < 1.0 {
+            return Err(fail(
+                "search",
+                "search.asked_together and search.give_up_at must be at least 1".into(),
+                "leave them out for the defaults",
+            ));
+        }
+        if spec.space.is_empty() {
+            return Err(fail("space", "the space has no rules".into(), "leave `space` out for the default space"));
+        }
+        for rule in &spec.space {
+            let empty = rule.precision.as_ref().is_some_and(Vec::is_empty)
+                || rule.keep.as_ref().is_some_and(Vec::is_empty)
+                || rule.rank.as_ref().is_some_and(Vec::is_empty);
+            if empty {
+                let line = rule.layers.0.first().and_then(|p| line_of(text, p));
+                return Err(Error::spec(path, line, "a rule of the space has an empty list of options", "list at least one option"));
+            }
+        }
+        Ok(spec)
+    }
+
+    /// The spec as YAML, all defaults written out.
+    ///
+    /// # Errors
+    /// Only if a value cannot be written as YAML, which would be a bug.
+    pub fn to_yaml(&self) -> Result<String> {
+        serde_yaml::to_string(self).map_err(|e| Error::Internal(format!("the spec cannot be written: {e}")))
+    }
+}
+
+/// Parses YAML with the line in the error.
+///
+/// # Errors
+/// If the text is not YAML or does not have the type's form.
+pub fn parse_yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+    serde_yaml::from_str(text).map_err(|e| {
+        let line = e.location().map(|l| l.line());
+        let message = e.to_string();
+        let message = message.split(" at line ").next().unwrap_or(&message).to_string();
+        let remedy = if message.contains("unknown field") {
+            "check the spelling, or remove the key"
+        } else {
+            "see search_spaces/ for working files"
+        };
+        Error::spec(path, line, message, remedy)
+    })
+}
+
+/// The line on which a key or value first stands.
+pub fn line_of(text: &str, needle: &str) -> Option<usize> {
+    let uncommented = |line: &str| line.split(" #").next().unwrap_or("").to_string();
+    text.lines().position(|l| !l.trim_start().starts_with('#') && uncommented(l).contains(needle)).map(|i| i + 1)
+}
