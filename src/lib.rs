@@ -14,5 +14,6 @@ pub mod spec;
 pub mod space;
 pub mod front;
 pub mod trial;
+pub mod compress;
 
 pub use error::{Error, Result};

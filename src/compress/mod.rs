@@ -1,0 +1,226 @@
+//! Plan to model: calibrate, prune, decompose, quantize.
+//!
+//! A [`Compressor`] holds one network, normalised, with what was learnt of it; [`Compressor::compress`] makes the
+//! network of a plan. Order: channels go first, then what is left of a layer is split to its rank, then weights and
+//! activations are rounded, with ranges measured on the network that the first two steps made.
+
+mod calibrate;
+pub mod decompose;
+mod fold_norm;
+mod histogram;
+mod normalise;
+mod prune;
+pub mod quantize;
+mod structure;
+mod twin;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
+
+pub use calibrate::{Statistics, Watch};
+pub use histogram::Histogram;
+pub use structure::{Means, Structured};
+pub use twin::MARK;
+
+use crate::{
+    data::Dataset,
+    error::{Error, Result},
+    graph::{
+        Model,
+        group::Channels,
+        layer::{LayerOp, Layers},
+        model::PLAN_KEY,
+        shape::{self, Shapes},
+        tensor,
+    },
+    precision::Precision,
+    runtime::Runtime,
+    space::Plan,
+    spec::QuantizeSpec,
+};
+use decompose::SvdCache;
+
+/// Calibration samples that a network with changed channels or ranks is measured on again.
+const RECALIBRATION: usize = 64;
+
+/// A network ready to be compressed by any plan. Shared between threads.
+pub struct Compressor {
+    /// The user's file, as it is.
+    pub original: Vec<u8>,
+    /// The normalised network.
+    pub model: Model,
+    /// What compression can act on.
+    pub layers: Layers,
+    /// How its channels are tied.
+    pub channels: Channels,
+    /// How layers are quantized.
+    pub quantize: QuantizeSpec,
+    runtime: Runtime,
+    skeleton: Model,
+    as_given: Model,
+    pins: BTreeMap<String, Vec<usize>>,
+    svd: SvdCache,
+    calibration: Option<Calibration>,
+}
+
+struct Calibration {
+    data: Arc<Dataset>,
+    again: Vec<usize>,
+    statistics: BTreeMap<String, Statistics>,
+    means: Means,
+}
+
+/// A plan's network without its weights: enough for the device's cost.
+#[derive(Debug)]
+pub struct Outline {
+    /// The skeleton with the plan's channels and ranks.
+    pub structured: Structured,
+    /// Shapes at the batch asked for.
+    pub shapes: Shapes,
+    /// Precision of each node that does a layer's work.
+    pub precision: BTreeMap<String, Precision>,
+}
+
+impl Compressor {
+    /// Loads and normalises a network. `pins` fixes the whole shape of inputs.
+    ///
+    /// # Errors
+    /// If the file is not a network we can load, or is already compressed by us.
+    pub fn load(runtime: &Runtime, path: &Path, pins: &BTreeMap<String, Vec<usize>>) -> Result<Self> {
+        let original = std::fs::read(path).map_err(Error::io("read", path))?;
+        let model = Model::load(path)?;
+        if model.metadata(PLAN_KEY).is_some() {
+            let remedy = "start from the float model; to change a compressed model, change its plan (plans/trial-N.yaml of the study)";
+            return Err(Error::model(&model.name, "was already compressed by gulliver", remedy));
+        }
+        let as_given = skeleton(&model);
+        let model = normalise::normalise(runtime, &model)?;
+        let shapes = shape::infer(&model, 1, pins)?;
+        let model = fold_norm::fold(&model, &shapes)?;
+        let layers = Layers::find(&model, &shapes);
+        if layers.layers.is_empty() {
+            let why = layers
+                .skipped
+                .first()
+                .map_or_else(|| "it has no Conv, Gemm or MatMul with a constant weight".into(), |s| format!("{}: {}", s.name, s.reason));
+            return Err(Error::model(
+                &model.name,
+                format!("has no layer that can be compressed ({why})"),
+                "`gulliver inspect` lists what was found",
+            ));
+        }
+        let channels = Channels::analyse(&model, &layers, &shapes);
+        let skeleton = skeleton(&model);
+        Ok(Self {
+            original,
+            model,
+            layers,
+            channels,
+            quantize: QuantizeSpec::default(),
+            runtime: runtime.clone(),
+            skeleton,
+            as_given,
+            pins: pins.clone(),
+            svd: SvdCache::default(),
+            calibration: None,
+        })
+    }
+
+    /// Measures ranges and means of the float network; needed before a plan is compressed.
+    ///
+    /// # Errors
+    /// If the data or the network cannot be run.
+    pub fn calibrate(&mut self, data: Arc<Dataset>, samples: usize, threads: usize) -> Result<()> {
+        let all = spread(data.len(), samples);
+        let statistics = calibrate::calibrate(&self.runtime, &self.model, &watches(&self.layers), &data, &all, threads)?;
+        let means = statistics.iter().map(|(name, s)| (name.clone(), s.means.clone())).collect();
+        let again = spread(all.len(), RECALIBRATION).into_iter().map(|i| all[i]).collect();
+        self.calibration = Some(Calibration { data, again, statistics, means });
+        Ok(())
+    }
+
+    /// The network of a plan as the bytes of an ONNX file: the user's own file if the plan changes nothing.
+    ///
+    /// # Errors
+    /// If the plan asks for the impossible, or there was no calibration.
+    pub fn compress(&self, plan: &Plan) -> Result<Vec<u8>> {
+        plan.check(&self.layers, &self.channels)?;
+        if plan.is_identity() {
+            return Ok(self.original.clone());
+        }
+        let calibration = self.calibration.as_ref().ok_or_else(|| Error::Internal("compress was called before calibrate".into()))?;
+        let structured = structure::restructure(&self.model, &self.layers, &self.channels, plan, Some(&calibration.means), &self.svd)?;
+        let precision = part_precisions(plan, &structured);
+        let shapes = shape::infer(&structured.model, 1, &self.pins)?;
+        let layers = Layers::find(&structured.model, &shapes);
+        let measured;
+        let statistics = if plan.changes_structure() && precision.values().any(|p| p.integer_bits().is_some()) {
+            measured = calibrate::calibrate(&self.runtime, &structured.model, &watches(&layers), &calibration.data, &calibration.again, 1)?;
+            &measured
+        } else {
+            &calibration.statistics
+        };
+        let text = plan.to_yaml()?;
+        Ok(twin::quantize(&structured.model, &layers, &precision, statistics, &self.quantize, &text)?.to_bytes())
+    }
+
+    /// The plan's network without weights, with shapes at a batch. The plan that changes nothing stands for the network
+    /// as the user gave it, before it was normalised.
+    ///
+    /// # Errors
+    /// If the shapes at that batch cannot be inferred.
+    pub fn outline(&self, plan: &Plan, batch: usize) -> Result<Outline> {
+        if plan.is_identity() {
+            let parts = self.layers.layers.iter().map(|l| vec![l.name.clone()]).collect();
+            let channels = self.layers.layers.iter().map(|l| l.channels_out).collect();
+            let structured = Structured { model: self.as_given.clone(), parts, channels };
+            let shapes = shape::infer(&structured.model, batch, &self.pins)?;
+            return Ok(Outline { structured, shapes, precision: BTreeMap::new() });
+        }
+        self.outline_normalised(plan, batch)
+    }
+
+    /// As [`Compressor::outline`], of the normalised network also for the plan that changes nothing.
+    ///
+    /// # Errors
+    /// If the shapes at that batch cannot be inferred.
+    pub fn outline_normalised(&self, plan: &Plan, batch: usize) -> Result<Outline> {
+        let structured = structure::restructure(&self.skeleton, &self.layers, &self.channels, plan, None, &self.svd)?;
+        let precision = part_precisions(plan, &structured);
+        let shapes = shape::infer(&structured.model, batch, &self.pins)?;
+        Ok(Outline { structured, shapes, precision })
+    }
+}
+
+fn part_precisions(plan: &Plan, structured: &Structured) -> BTreeMap<String, Precision> {
+    let parts = plan.treatments.iter().zip(&structured.parts);
+    parts.flat_map(|((_, t), names)| names.iter().map(|n| (n.clone(), t.precision))).collect()
+}
+
+fn watches(layers: &Layers) -> BTreeSet<Watch> {
+    let axis = |op| if matches!(op, LayerOp::Conv | LayerOp::ConvTranspose) { 1 } else { -1 };
+    let mut seen = BTreeSet::new();
+    layers.layers.iter().filter(|l| seen.insert(&l.input)).map(|l| Watch { value: l.input.clone(), axis: axis(l.op) }).collect()
+}
+
+/// Indices of `n` of `len` samples, evenly spread, in order.
+pub fn spread(len: usize, n: usize) -> Vec<usize> {
+    let n = n.min(len);
+    (0..n).map(|i| i * len / n).collect()
+}
+
+/// A model whose float weights have dimensions but no data.
+fn skeleton(model: &Model) -> Model {
+    let mut bare = Model { name: model.name.clone(), proto: model.proto.clone() };
+    for t in &mut bare.graph_mut().initializer {
+        if tensor::is_float(t) && t.dims.iter().product::<i64>() > 1 {
+            let kind = t.data_type;
+            *t = tensor::without_data(&t.name.clone().unwrap_or_default(), &tensor::dims(t));
+            t.data_type = kind;
+        }
+    }
+    bare
+}

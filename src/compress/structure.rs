@@ -1,0 +1,226 @@
+//! The part of a plan that changes tensors' shapes: channels are cut out, layers are split in two.
+//!
+//! The same code works on a model with data and on its *skeleton* (weights without data), from which the device's
+//! cost of a plan is read without touching a weight.
+
+use std::collections::{BTreeMap, HashSet};
+
+use ndarray::{Array1, ArrayD, Axis, IxDyn};
+
+use super::{
+    decompose::{SvdCache, as_matrix},
+    prune,
+};
+use crate::{
+    error::{Error, Result},
+    graph::{
+        Model,
+        group::Channels,
+        layer::{Layer, LayerOp, Layers},
+        patch::Patch,
+        proto::{NodeProto, TensorProto},
+        tensor,
+    },
+    space::Plan,
+};
+
+/// A model whose channels and ranks are those of a plan, still in float.
+#[derive(Debug, Clone)]
+pub struct Structured {
+    /// The model.
+    pub model: Model,
+    /// Node names that now do the work of each layer, in order: one, or two for a decomposed layer.
+    pub parts: Vec<Vec<String>>,
+    /// Output channels of each layer that stayed.
+    pub channels: Vec<usize>,
+}
+
+/// Mean of every input channel of a layer, for the correction of biases: by the value's name.
+pub type Means = BTreeMap<String, Vec<f64>>;
+
+/// Applies a plan's channels and ranks.
+///
+/// `means` corrects the biases of layers that lose input channels by what those channels gave on average; without it
+/// the channels count as zero. Neither weights nor means are read if the model is a skeleton.
+///
+/// # Errors
+/// If the plan asks for what the model cannot take; [`Plan::check`] finds such plans beforehand.
+pub fn restructure(
+    model: &Model,
+    layers: &Layers,
+    channels: &Channels,
+    plan: &Plan,
+    means: Option<&Means>,
+    svd: &SvdCache,
+) -> Result<Structured> {
+    let gone = prune::removed_units(model, layers, channels, plan)?;
+    let mut patch = Patch::new("channels and ranks of a plan");
+    let mut out = Structured { model: model.clone(), parts: Vec::new(), channels: Vec::new() };
+    let initial: BTreeMap<&str, &TensorProto> = model.graph().initializer.iter().map(|t| (t.name(), t)).collect();
+    let find = |tensors: &BTreeMap<String, TensorProto>, name: &str| -> Result<TensorProto> {
+        tensors
+            .get(name)
+            .or_else(|| initial.get(name).copied())
+            .cloned()
+            .ok_or_else(|| Error::Internal(format!("{name} is not an initializer of the normalised model")))
+    };
+    let mut nodes: BTreeMap<usize, NodeProto> = BTreeMap::new();
+    if !gone.is_empty() {
+        if let Some(means) = means {
+            for (l, layer) in layers.layers.iter().enumerate() {
+                correct_bias(layer, &channels.columns[l], &gone, means, &find, &mut patch, &mut nodes, model)?;
+            }
+        }
+        for slice in &channels.slices {
+            let kept: Vec<usize> = kept_indices(&slice.units, &gone);
+            if kept.len() < slice.units.len() {
+                let cut = select(&find(&patch.tensors, &slice.tensor)?, slice.axis, &kept)?;
+                patch.tensors.insert(slice.tensor.clone(), cut);
+            }
+        }
+        for entry in &channels.shape_entries {
+            let kept = kept_indices(&entry.units, &gone).len();
+            let mut shape = tensor::to_i64(&find(&patch.tensors, &entry.tensor)?).unwrap_or_default();
+            if let Some(slot) = shape.get_mut(entry.position) {
+                *slot = kept as i64;
+            }
+            patch.tensors.insert(entry.tensor.clone(), tensor::from_i64(&entry.tensor, &shape));
+        }
+    }
+    for (l, layer) in layers.layers.iter().enumerate() {
+        let stayed = kept_indices(&channels.rows[l], &gone).len();
+        out.channels.push(if channels.rows[l].is_empty() { layer.channels_out } else { stayed });
+        let mut node = nodes.remove(&layer.node).unwrap_or_else(|| model.graph().node[layer.node].clone());
+        let mut parts = vec![layer.name.clone()];
+        if layer.is_depthwise() && stayed < layer.channels_out && !channels.rows[l].is_empty() {
+            set_int(&mut node, "group", stayed as i64);
+            patch.replace.insert(layer.node, vec![node.clone()]);
+        }
+        if let Some(rank) = plan.treatments[l].1.rank {
+            let weight = find(&patch.tensors, &layer.weight)?;
+            let (first, last, factors) = split(layer, &node, &weight, rank, svd)?;
+            parts = vec![first.name().to_string(), last.name().to_string()];
+            patch.tensors.extend(factors.into_iter().map(|t| (t.name().to_string(), t)));
+            patch.replace.insert(layer.node, vec![first, last]);
+        } else if node != model.graph().node[layer.node] {
+            patch.replace.insert(layer.node, vec![node]);
+        }
+        out.parts.push(parts);
+    }
+    out.model = patch.apply(model)?;
+    Ok(out)
+}
+
+fn kept_indices(units: &[Option<usize>], gone: &HashSet<usize>) -> Vec<usize> {
+    units.iter().enumerate().filter(|(_, u)| u.is_none_or(|u| !gone.contains(&u))).map(|(i, _)| i).collect()
+}
+
+/// Adds to a layer's bias what its lost input channels gave on average.
+#[expect(clippy::too_many_arguments, reason = "the state of one rewrite, used in one place")]
+fn correct_bias(
+    layer: &Layer,
+    columns: &[Option<usize>],
+    gone: &HashSet<usize>,
+    means: &Means,
+    find: &impl Fn(&BTreeMap<String, TensorProto>, &str) -> Result<TensorProto>,
+    patch: &mut Patch,
+    nodes: &mut BTreeMap<usize, NodeProto>,
+    model: &Model,
+) -> Result<()> {
+    let Some(mean) = means.get(&layer.input).filter(|m| m.len() == columns.len()) else { return Ok(()) };
+    let lost: Vec<usize> = (0..columns.len()).filter(|&c| columns[c].is_some_and(|u| gone.contains(&u))).collect();
+    if lost.is_empty() || layer.is_depthwise() || layer.op == LayerOp::MatMul {
+        return Ok(());
+    }
+    let weight = find(&patch.tensors, &layer.weight)?;
+    if !tensor::has_data(&weight) {
+        return Ok(());
+    }
+    let weight = tensor::to_f32(&weight)?;
+    let mut shift = vec![0.0_f64; layer.channels_out];
+    for &c in &lost {
+        let column = weight.index_axis(Axis(layer.in_axis), c);
+        let out_axis = if layer.out_axis > layer.in_axis { layer.out_axis - 1 } else { layer.out_axis };
+        for (o, taps) in column.axis_iter(Axis(out_axis)).enumerate() {
+            shift[o] += mean[c] * taps.iter().map(|&w| f64::from(w)).sum::<f64>();
+        }
+    }
+    let name = layer.bias.clone().unwrap_or_else(|| format!("{}.bias.corrected", layer.name));
+    let old = match &layer.bias {
+        Some(bias) => tensor::to_f32(&find(&patch.tensors, bias)?)?,
+        None => ArrayD::zeros(IxDyn(&[layer.channels_out])),
+    };
+    let shift = Array1::from_iter(shift.into_iter().map(|v| v as f32));
+    let shape = old.shape().to_vec();
+    let new = (old.into_shape_with_order(layer.channels_out).map_err(|e| Error::Internal(e.to_string()))? + shift)
+        .into_shape_with_order(IxDyn(&shape))
+        .map_err(|e| Error::Internal(e.to_string()))?;
+    patch.tensors.insert(name.clone(), tensor::from_f32(&name, &new));
+    if layer.bias.is_none() {
+        let node = nodes.entry(layer.node).or_insert_with(|| model.graph().node[layer.node].clone());
+        node.input.truncate(2);
+        node.input.push(name);
+    }
+    Ok(())
+}
+
+/// A constant cut to some indices of an axis; dims only for a constant without data.
+fn select(tensor: &TensorProto, axis: usize, kept: &[usize]) -> Result<TensorProto> {
+    if !tensor::has_data(tensor) {
+        let mut out = tensor.clone();
+        if let Some(d) = out.dims.get_mut(axis) {
+            *d = kept.len() as i64;
+        }
+        return Ok(out);
+    }
+    Ok(tensor::from_f32(tensor.name(), &tensor::to_f32(tensor)?.select(Axis(axis), kept)))
+}
+
+/// Two nodes and their weights in place of one.
+fn split(
+    layer: &Layer,
+    node: &NodeProto,
+    weight: &TensorProto,
+    rank: usize,
+    svd: &SvdCache,
+) -> Result<(NodeProto, NodeProto, Vec<TensorProto>)> {
+    let dims = tensor::dims(weight);
+    let outputs = dims[layer.out_axis];
+    let rest: usize = dims.iter().product::<usize>() / outputs.max(1);
+    let rank = rank.min(outputs.min(rest));
+    let mut first_dims = dims.clone();
+    first_dims[layer.out_axis] = rank;
+    let mut last_dims: Vec<usize> = vec![1; dims.len()];
+    last_dims[layer.out_axis] = outputs;
+    last_dims[layer.in_axis] = rank;
+    let (first_weight, last_weight) = (format!("{}.first", layer.weight), format!("{}.last", layer.weight));
+    let factors = if tensor::has_data(weight) {
+        let w = tensor::to_f32(weight)?;
+        let (left, right) = svd.get(&as_matrix(&w, layer.out_axis))?.factors(rank);
+        let transposed = layer.out_axis != 0;
+        let shaped = |m: ndarray::Array2<f32>, dims: &[usize]| -> Result<ArrayD<f32>> {
+            let values: Vec<f32> = if transposed { m.t().iter().copied().collect() } else { m.iter().copied().collect() };
+            ArrayD::from_shape_vec(IxDyn(dims), values).map_err(|e| Error::Internal(format!("factor of {}: {e}", layer.name)))
+        };
+        vec![tensor::from_f32(&first_weight, &shaped(right, &first_dims)?), tensor::from_f32(&last_weight, &shaped(left, &last_dims)?)]
+    } else {
+        vec![tensor::without_data(&first_weight, &first_dims), tensor::without_data(&last_weight, &last_dims)]
+    };
+    let middle = format!("{}.rank", layer.output);
+    let mut first = node.clone();
+    first.name = Some(format!("{}.first", layer.name));
+    first.input = vec![layer.input.clone(), first_weight];
+    first.output = vec![middle.clone()];
+    let mut last = node.clone();
+    last.name = Some(format!("{}.last", layer.name));
+    last.input = [middle, last_weight].into_iter().chain(node.input.get(2).cloned()).collect();
+    if layer.op == LayerOp::Conv {
+        last.attribute = vec![tensor::ints("kernel_shape", &vec![1; dims.len() - 2])];
+    }
+    Ok((first, last, factors))
+}
+
+fn set_int(node: &mut NodeProto, name: &str, value: i64) {
+    node.attribute.retain(|a| a.name() != name);
+    node.attribute.push(tensor::int(name, value));
+}

@@ -1,0 +1,110 @@
+//! The fake-quant twin: a float model that computes what the integers on the chip would.
+//!
+//! A quantized layer reads `QuantizeLinear → Cast (→ Clip → Sub)` of its input, the integers as floats, and has the
+//! activation's step folded into its fake-quantized weights: W' = s_x·s_w·q_w. This is standard ONNX from opset 11,
+//! gives the same values under every optimisation level and setting of ONNX Runtime (a QuantizeLinear–DequantizeLinear
+//! pair would be fused into INT8 kernels that saturate on x86 without VNNI), and costs no more than such a pair.
+//! Padding with 0 after the offset is taken off is padding with the quantized zero.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    calibrate::Statistics,
+    quantize::{Grid, activation_grid, fake_quantize_weight},
+};
+use crate::{
+    error::{Error, Result},
+    graph::{
+        Model,
+        layer::{Layer, LayerOp, Layers},
+        model::{PLAN_KEY, PRECISION_KEY},
+        patch::Patch,
+        proto::{NodeProto, TensorProto},
+        tensor,
+    },
+    precision::Precision,
+    spec::QuantizeSpec,
+};
+
+/// Marks nodes that only simulate integers: they cost nothing on the chip.
+pub const MARK: &str = ".fakequant.";
+
+/// Makes the twin of a float model whose nodes get these precisions.
+///
+/// # Errors
+/// If a quantized layer's input was not calibrated, or the model's opset is below 11.
+pub fn quantize(
+    model: &Model,
+    layers: &Layers,
+    precision: &BTreeMap<String, Precision>,
+    statistics: &BTreeMap<String, Statistics>,
+    spec: &QuantizeSpec,
+    plan: &str,
+) -> Result<Model> {
+    let quantized: Vec<(&Layer, u32)> =
+        layers.layers.iter().filter_map(|l| precision.get(&l.name).and_then(|p| p.integer_bits()).map(|bits| (l, bits))).collect();
+    if !quantized.is_empty() && model.opset() < 11 {
+        let remedy = "export the model with opset 13 or newer, or raise it with onnx.version_converter";
+        return Err(Error::model(&model.name, format!("opset {} is too old for quantization", model.opset()), remedy));
+    }
+    let mut patch = Patch::new("the fake-quant twin");
+    let weights: BTreeMap<&str, &TensorProto> = model.graph().initializer.iter().map(|t| (t.name(), t)).collect();
+    let mut done: BTreeSet<String> = BTreeSet::new();
+    for (layer, bits) in quantized {
+        let stats = statistics
+            .get(&layer.input)
+            .ok_or_else(|| Error::Internal(format!("the input {} of {} was not calibrated", layer.input, layer.name)))?;
+        let grid = activation_grid(&stats.histogram, bits, spec);
+        let integers = format!("{}{MARK}int{bits}", layer.input);
+        let mut nodes = Vec::new();
+        if done.insert(integers.clone()) {
+            nodes = simulate(&layer.input, &integers, grid, &mut patch);
+        }
+        let weight = weights.get(layer.weight.as_str()).ok_or_else(|| Error::Internal(format!("no weight {}", layer.weight)))?;
+        let per_channel = matches!(layer.op, LayerOp::Conv | LayerOp::ConvTranspose).then_some(layer.out_axis);
+        let folded = fake_quantize_weight(&tensor::to_f32(weight)?, per_channel, bits, spec.weights).mapv(|w| w * grid.scale);
+        patch.tensors.insert(layer.weight.clone(), tensor::from_f32(&layer.weight, &folded));
+        let mut node = model.graph().node[layer.node].clone();
+        node.input[0] = integers;
+        nodes.push(node);
+        patch.replace.insert(layer.node, nodes);
+    }
+    let precision: BTreeMap<&str, &str> = precision.iter().map(|(n, p)| (n.as_str(), p.name())).collect();
+    patch.metadata.insert(PLAN_KEY.into(), plan.to_string());
+    patch.metadata.insert(PRECISION_KEY.into(), serde_json::to_string(&precision).unwrap_or_default());
+    patch.apply(model)
+}
+
+/// The chain that turns a value into its integers, less the offset, as floats.
+fn simulate(value: &str, integers: &str, grid: Grid, patch: &mut Patch) -> Vec<NodeProto> {
+    let name = |part: &str| format!("{integers}.{part}");
+    let (low, _) = grid.limits();
+    // With the lowest integer as zero, unsigned integers from 0 need no subtraction.
+    let unsigned = grid.offset == low;
+    let mut constant = |part: &str, t: fn(&str, f32) -> TensorProto, v: f32| {
+        let n = name(part);
+        patch.tensors.insert(n.clone(), t(&n, v));
+        n
+    };
+    let scale = constant("scale", tensor::scalar_f32, grid.scale);
+    let zero = name("zero");
+    let (bottom, top) = if unsigned { (0, (1 << grid.bits) - 1) } else { grid.limits() };
+    let clip =
+        (grid.bits < 8).then(|| (constant("low", tensor::scalar_f32, bottom as f32), constant("high", tensor::scalar_f32, top as f32)));
+    let offset = (!unsigned && grid.offset != 0).then(|| constant("offset", tensor::scalar_f32, grid.offset as f32));
+    patch.tensors.insert(zero.clone(), tensor::scalar_8bit(&zero, if unsigned { 0 } else { grid.offset }, !unsigned));
+    let mut steps: Vec<(&str, Vec<String>)> = vec![("QuantizeLinear", vec![scale, zero]), ("Cast", vec![])];
+    steps.extend(clip.map(|(l, h)| ("Clip", vec![l, h])));
+    steps.extend(offset.map(|o| ("Sub", vec![o])));
+    let count = steps.len();
+    let mut current = value.to_string();
+    let mut nodes = Vec::new();
+    for (i, (op, constants)) in steps.into_iter().enumerate() {
+        let output = if i + 1 == count { integers.to_string() } else { name(&op.to_lowercase()) };
+        let inputs: Vec<&str> = std::iter::once(current.as_str()).chain(constants.iter().map(String::as_str)).collect();
+        let attributes = if op == "Cast" { vec![tensor::int("to", 1)] } else { vec![] };
+        nodes.push(tensor::node(op, &format!("{}.node", name(&op.to_lowercase())), &inputs, &[&output], attributes));
+        current = output;
+    }
+    nodes
+}
