@@ -15,5 +15,7 @@ pub mod space;
 pub mod front;
 pub mod trial;
 pub mod compress;
+pub mod evaluate;
+pub mod search;
 
 pub use error::{Error, Result};

@@ -1,0 +1,265 @@
+//! The real objective: a network, a chip, data and a metric.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use ndarray::{ArrayD, Axis, Slice};
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Bet, GiveUp, Objective, command};
+use crate::{
+    compress::{Compressor, Outline},
+    data::{Dataset, Interval, Metric},
+    device::{Prediction, Profile, deployed_bytes, extract, predict},
+    error::{Error, Result},
+    runtime::{Runtime, Session, SessionOptions},
+    space::{Candidate, Plan, Space},
+    trial::{Cost, Outcome, Score},
+};
+
+/// Samples run at once: the batch at which ONNX Runtime was fastest on small networks.
+pub(super) const BATCH: usize = 25;
+
+/// The order in which every candidate meets the samples: the same for all, and for `gulliver evaluate`.
+pub fn order(samples: usize) -> Vec<usize> {
+    let mut all: Vec<usize> = (0..samples).collect();
+    all.shuffle(&mut ChaCha8Rng::seed_from_u64(samples as u64));
+    all
+}
+
+/// What an evaluator is made of.
+pub struct Setup {
+    /// The network, calibrated.
+    pub compressor: Compressor,
+    /// The space of its plans.
+    pub space: Space,
+    /// The chip.
+    pub profile: Profile,
+    /// Batch that latency is predicted for.
+    pub batch: usize,
+    /// The metric.
+    pub metric: Metric,
+    /// Validation samples.
+    pub validation: Arc<Dataset>,
+    /// Level of the intervals.
+    pub confidence: f64,
+}
+
+/// A network, a chip, data and a metric.
+pub struct Evaluator {
+    setup: Setup,
+    runtime: Runtime,
+    order: Vec<usize>,
+    float: Float,
+    float_cost: Cost,
+    costs: Mutex<HashMap<Candidate, Cost>>,
+}
+
+/// The float model's side of every comparison.
+struct Float {
+    outputs: ArrayD<f32>,
+    scores: Vec<f64>,
+    score: Score,
+    seconds: f64,
+}
+
+impl Evaluator {
+    /// Measures the float model and is then ready for candidates.
+    ///
+    /// # Errors
+    /// If the float model cannot be run on the data or does not pass its own metric.
+    pub fn new(runtime: &Runtime, setup: Setup) -> Result<Self> {
+        let order = order(setup.validation.len());
+        let started = Instant::now();
+        let mut float = measure_float(runtime, &setup, &order)?;
+        float.seconds = started.elapsed().as_secs_f64();
+        let mut evaluator =
+            Self { runtime: runtime.clone(), order, float, float_cost: Cost { latency_ms: 0.0, bytes: 0 }, costs: Mutex::default(), setup };
+        evaluator.float_cost = evaluator.plan_cost(&Plan::identity(&evaluator.setup.compressor.layers))?;
+        Ok(evaluator)
+    }
+
+    /// What it was made of.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Time of the float model's pass over the validation data, seconds.
+    pub fn baseline_seconds(&self) -> f64 {
+        self.float.seconds
+    }
+
+    /// Cost of a plan.
+    ///
+    /// # Errors
+    /// If the plan's shapes cannot be inferred.
+    pub fn plan_cost(&self, plan: &Plan) -> Result<Cost> {
+        let (outline, prediction) = self.predict(plan)?;
+        Ok(Cost { latency_ms: prediction.latency_ms, bytes: deployed_bytes(&outline.structured.model, &outline.precision) })
+    }
+
+    /// Latency of a plan, kernel by kernel, with the outline it was read from.
+    ///
+    /// # Errors
+    /// As [`Evaluator::plan_cost`].
+    pub fn predict(&self, plan: &Plan) -> Result<(Outline, Prediction)> {
+        predict_plan(&self.setup.compressor, plan, &self.setup.profile, self.setup.batch)
+    }
+
+    fn measure(&self, model: &[u8], name: &str, give_up: GiveUp) -> Result<(Score, bool)> {
+        let metric = &self.setup.metric;
+        if metric.is_command() {
+            let value = command::score(metric, &self.runtime, name, model, &self.setup.validation)?;
+            let drop = metric.loss(self.float.score.accuracy, value);
+            return Ok((Score { accuracy: value, drop, drop_low: None, drop_high: None, samples: self.order.len() }, false));
+        }
+        let mut session = Session::from_bytes(&self.runtime, name, model, SessionOptions::default())?;
+        let total = self.order.len();
+        let mut bet = give_up.above.filter(|_| metric.is_bounded()).map(|above| Bet::new(above, total, give_up.alpha));
+        let mut scores: Vec<f64> = Vec::with_capacity(total);
+        for chunk in self.order.chunks(BATCH) {
+            let outputs = run_batch(&mut session, &self.setup.validation, chunk)?;
+            let at = scores.len();
+            let float = self.float.outputs.slice_axis(Axis(0), Slice::from(at..at + chunk.len())).to_owned();
+            scores.extend(metric.sample_scores(&outputs, Some(&float), labels(&self.setup, chunk).as_deref())?);
+            if let Some(bet) = &mut bet {
+                let hopeless = (at..scores.len()).any(|i| bet.push(metric.loss(self.float.scores[i], scores[i])));
+                if hopeless && scores.len() < total {
+                    return Ok((self.score(&scores)?, true));
+                }
+            }
+        }
+        Ok((self.score(&scores)?, false))
+    }
+
+    fn score(&self, scores: &[f64]) -> Result<Score> {
+        let n = scores.len();
+        let Interval { drop, low, high } = self.setup.metric.paired(&self.float.scores[..n], scores, self.setup.confidence)?;
+        Ok(Score { accuracy: self.setup.metric.value(scores), drop, drop_low: Some(low), drop_high: Some(high), samples: n })
+    }
+}
+
+impl Objective for Evaluator {
+    fn space(&self) -> &Space {
+        &self.setup.space
+    }
+
+    fn cost(&self, candidate: &Candidate) -> Result<Cost> {
+        let lock = || self.costs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cost) = lock().get(candidate) {
+            return Ok(*cost);
+        }
+        let cost = self.plan_cost(&self.setup.space.plan(candidate))?;
+        lock().insert(candidate.clone(), cost);
+        Ok(cost)
+    }
+
+    fn float_cost(&self) -> Cost {
+        self.float_cost
+    }
+
+    fn baseline(&self) -> Outcome {
+        Outcome::Measured { score: self.float.score, cost: self.float_cost }
+    }
+
+    fn evaluate(&self, candidate: &Candidate, give_up: GiveUp) -> Outcome {
+        let run = || -> Result<Outcome> {
+            let cost = self.cost(candidate)?;
+            let model = self.setup.compressor.compress(&self.setup.space.plan(candidate))?;
+            let (score, stopped) = self.measure(&model, &self.setup.compressor.model.name, give_up)?;
+            Ok(if stopped { Outcome::Stopped { score, cost } } else { Outcome::Measured { score, cost } })
+        };
+        run().unwrap_or_else(|e| Outcome::Failed { reason: chain(&e) })
+    }
+}
+
+/// Latency of a plan on a chip, with the outline it was read from.
+///
+/// # Errors
+/// If the plan's shapes cannot be inferred at that batch.
+pub fn predict_plan(compressor: &Compressor, plan: &Plan, profile: &Profile, batch: usize) -> Result<(Outline, Prediction)> {
+    let outline = compressor.outline(plan, batch)?;
+    let prediction = predict(&extract(&outline.structured.model, &outline.shapes, &outline.precision), profile);
+    Ok((outline, prediction))
+}
+
+/// Scores any model on data: the same samples in the same order as a study's candidates meet them.
+///
+/// # Errors
+/// If the model or the reference cannot be run, or the metric needs what is not there.
+pub fn evaluate_model(runtime: &Runtime, model: (&str, &[u8]), reference: Option<&[u8]>, metric: &Metric, data: &Dataset) -> Result<Score> {
+    if metric.is_command() {
+        let accuracy = command::score(metric, runtime, model.0, model.1, data)?;
+        return Ok(Score { accuracy, drop: 0.0, drop_low: None, drop_high: None, samples: data.len() });
+    }
+    let order = order(data.len());
+    let outputs = run_all(runtime, model.0, model.1, data, &order)?;
+    let float = reference.map(|r| run_all(runtime, "reference", r, data, &order)).transpose()?;
+    let labels = pick_labels(data, metric, &order)?;
+    let scores = metric.sample_scores(&outputs, float.as_ref(), labels.as_deref())?;
+    let (mut drop, mut low, mut high) = (0.0, None, None);
+    if let Some(float) = &float {
+        let own = metric.sample_scores(float, Some(float), labels.as_deref())?;
+        let interval = metric.paired(&own, &scores, 0.95)?;
+        (drop, low, high) = (interval.drop, Some(interval.low), Some(interval.high));
+    }
+    Ok(Score { accuracy: metric.value(&scores), drop, drop_low: low, drop_high: high, samples: scores.len() })
+}
+
+fn measure_float(runtime: &Runtime, setup: &Setup, order: &[usize]) -> Result<Float> {
+    let (metric, name, bytes) = (&setup.metric, &setup.compressor.model.name, &setup.compressor.original);
+    let exact =
+        |accuracy: f64, interval: Option<f64>| Score { accuracy, drop: 0.0, drop_low: interval, drop_high: interval, samples: order.len() };
+    if metric.is_command() {
+        let value = command::score(metric, runtime, name, bytes, &setup.validation)?;
+        return Ok(Float { outputs: ArrayD::zeros(vec![0]), scores: Vec::new(), score: exact(value, None), seconds: 0.0 });
+    }
+    let labels = pick_labels(&setup.validation, metric, order)?;
+    let outputs = run_all(runtime, name, bytes, &setup.validation, order)?;
+    let scores = metric.sample_scores(&outputs, Some(&outputs), labels.as_deref())?;
+    let score = exact(metric.value(&scores), Some(0.0));
+    Ok(Float { outputs, scores, score, seconds: 0.0 })
+}
+
+fn run_all(runtime: &Runtime, name: &str, bytes: &[u8], data: &Dataset, order: &[usize]) -> Result<ArrayD<f32>> {
+    let mut session = Session::from_bytes(runtime, name, bytes, SessionOptions::default())?;
+    let parts: Vec<ArrayD<f32>> = order.chunks(BATCH).map(|chunk| run_batch(&mut session, data, chunk)).collect::<Result<_>>()?;
+    let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
+    ndarray::concatenate(Axis(0), &views)
+        .map_err(|e| Error::model(name, format!("its outputs cannot be put together: {e}"), "export it with a dynamic batch"))
+}
+
+/// The first output for a batch of samples.
+fn run_batch(session: &mut Session, data: &Dataset, chunk: &[usize]) -> Result<ArrayD<f32>> {
+    let inputs = data.batch(chunk)?;
+    let views: Vec<_> = inputs.iter().map(|(n, a)| (n.as_str(), a.view())).collect();
+    let outputs = session.run(&views)?.into_iter().next();
+    outputs.filter(|o| o.shape().first() == Some(&chunk.len())).ok_or_else(|| {
+        Error::model("", "its first output does not have the batch as its first dimension", "use a {command: …} metric for such a model")
+    })
+}
+
+fn labels(setup: &Setup, chunk: &[usize]) -> Option<Vec<u32>> {
+    setup.validation.labels().map(|all| chunk.iter().map(|&i| all[i]).collect())
+}
+
+fn pick_labels(data: &Dataset, metric: &Metric, order: &[usize]) -> Result<Option<Vec<u32>>> {
+    let all = if metric.needs_labels() { Some(data.require_labels()?) } else { data.labels() };
+    Ok(all.map(|all| order.iter().map(|&i| all[i]).collect()))
+}
+
+/// An error and its causes in one line.
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(c) = cause {
+        text.push_str(": ");
+        text.push_str(&c.to_string());
+        cause = c.source();
+    }
+    text
+}
