@@ -17,5 +17,6 @@ pub mod trial;
 pub mod compress;
 pub mod evaluate;
 pub mod search;
+pub mod study;
 
 pub use error::{Error, Result};

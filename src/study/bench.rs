@@ -1,0 +1,270 @@
+//! What a spec becomes before the loop can start: network, chip, data, space.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    Context, Event, Facts, Fingerprint, Folder, LayerRow, LayerTreatment, Observe, Stop, Summary, folder::Clock, horizon, limits, summarise,
+};
+use crate::{
+    compress::{Compressor, Outline},
+    data::{Dataset, Input, InputSpec, Source},
+    device::{KernelTime, Prediction, Profile, deployed_bytes, extract, predict},
+    error::{Error, Result},
+    evaluate::{Evaluator, Objective, Setup, predict_plan},
+    graph::{Model, shape},
+    runtime::Runtime,
+    search::{Limits, View},
+    space::{Candidate, Plan, Space},
+    spec::Spec,
+    trial::{Cost, Trial},
+};
+
+/// Version of the journal's format.
+const JOURNAL: u32 = 1;
+
+/// A spec with its network, chip and space; what `report` needs, and `tune` begins with.
+pub struct Bench {
+    /// The spec.
+    pub spec: Spec,
+    /// The network.
+    pub compressor: Compressor,
+    /// The chip.
+    pub profile: Profile,
+    /// The space.
+    pub space: Space,
+    runtime: Runtime,
+}
+
+/// The samples of a study, and what its journal begins with.
+pub struct Data {
+    /// Samples for ranges.
+    pub calibration: Arc<Dataset>,
+    /// Samples for accuracy.
+    pub validation: Arc<Dataset>,
+    /// What the trials depend on.
+    pub fingerprint: Fingerprint,
+    /// The same for people.
+    pub facts: Facts,
+}
+
+impl Bench {
+    /// Loads what a spec names; no data is read yet.
+    ///
+    /// # Errors
+    /// If the model, the device or the space is wrong; names the place.
+    pub fn open(runtime: &Runtime, spec_path: &Path, spec: Spec) -> Result<Self> {
+        let profile = Profile::load(&spec.device.name)?;
+        let mut compressor = Compressor::load(runtime, &spec.model, &BTreeMap::new())?;
+        compressor.quantize = spec.quantize;
+        let text = std::fs::read_to_string(spec_path).map_err(Error::io("read", spec_path))?;
+        let space = Space::new(&spec.space, &compressor.layers, &compressor.channels, (spec_path, &text))?;
+        compressor.outline(&Plan::identity(&compressor.layers), spec.device.batch)?;
+        Ok(Self { spec, compressor, profile, space, runtime: runtime.clone() })
+    }
+
+    /// Opens the data and fingerprints everything trials depend on.
+    ///
+    /// # Errors
+    /// If the data does not fit the network or the metric.
+    pub fn data(&self) -> Result<Data> {
+        let spec = &self.spec;
+        let calibration = Arc::new(dataset(&spec.data.calibration, &spec.data.input, &self.compressor.model)?);
+        let validation = Arc::new(dataset(&spec.data.validation, &spec.data.input, &self.compressor.model)?);
+        if spec.metric.needs_labels() {
+            validation.require_labels()?;
+        }
+        let fingerprint = Fingerprint {
+            journal: JOURNAL,
+            gulliver: env!("CARGO_PKG_VERSION").into(),
+            onnxruntime: self.runtime.version().to_string(),
+            spec: spec_hash(spec)?,
+            model: sha256(&self.compressor.original),
+            calibration: calibration.sha256()?,
+            validation: validation.sha256()?,
+            device: sha256(self.profile.to_yaml()?.as_bytes()),
+        };
+        let facts = facts(spec, &self.profile, &self.space, &fingerprint);
+        Ok(Data { calibration, validation, fingerprint, facts })
+    }
+
+    /// Calibrates and measures the float model.
+    ///
+    /// # Errors
+    /// If the network cannot be run on the data.
+    pub fn prepare(self, data: &Data, jobs: usize, observe: &mut dyn Observe) -> Result<Evaluator> {
+        let Self { spec, mut compressor, profile, space, runtime } = self;
+        observe.event(Event::Preparing { what: "calibrating the float model" });
+        compressor.calibrate(Arc::clone(&data.calibration), data.calibration.len(), jobs)?;
+        observe.event(Event::Preparing { what: "measuring the float model" });
+        let setup = Setup {
+            compressor,
+            space,
+            profile,
+            batch: spec.device.batch,
+            metric: spec.metric.clone(),
+            validation: Arc::clone(&data.validation),
+            confidence: spec.constraints.confidence.0,
+        };
+        Evaluator::new(&runtime, setup)
+    }
+
+    /// The result of a study from its journal, without its data.
+    ///
+    /// # Errors
+    /// If the journal does not fit the spec's network.
+    pub fn summary(&self, trials: &[Trial], fingerprint: &Fingerprint, stop: Stop, clock: Clock) -> Result<Summary> {
+        let of_this_space = |t: &Trial| t.candidate.0.is_empty() || self.space.contains(&t.candidate);
+        if !trials.iter().all(of_this_space) {
+            return Err(Error::model(
+                &self.compressor.model.name,
+                "is not the one the study was begun with",
+                "put the model back that the study's spec names",
+            ));
+        }
+        let plan_cost = |plan: &Plan| -> Result<Cost> {
+            let (outline, prediction) = predict_plan(&self.compressor, plan, &self.profile, self.spec.device.batch)?;
+            Ok(Cost { latency_ms: prediction.latency_ms, bytes: deployed_bytes(&outline.structured.model, &outline.precision) })
+        };
+        let float = plan_cost(&Plan::identity(&self.compressor.layers))?;
+        let cost = |c: &Candidate| plan_cost(&self.space.plan(c));
+        let facts = facts(&self.spec, &self.profile, &self.space, fingerprint);
+        let limits = Limits {
+            latency_ms: self.spec.constraints.latency_ms,
+            bytes: self.spec.constraints.size_mb.map(|mb| (mb * 1e6) as u64),
+            float,
+        };
+        summary_of(trials, &self.parts(), (&cost, limits), stop, clock, facts)
+    }
+
+    fn parts(&self) -> Parts<'_> {
+        Parts { spec: &self.spec, compressor: &self.compressor, profile: &self.profile, space: &self.space }
+    }
+}
+
+struct Parts<'a> {
+    spec: &'a Spec,
+    compressor: &'a Compressor,
+    profile: &'a Profile,
+    space: &'a Space,
+}
+
+/// The result of a running study.
+///
+/// # Errors
+/// As [`summarise`].
+pub fn summary_of_run(spec: &Spec, evaluator: &Evaluator, trials: &[Trial], stop: Stop, clock: Clock, facts: Facts) -> Result<Summary> {
+    let setup = evaluator.setup();
+    let parts = Parts { spec, compressor: &setup.compressor, profile: &setup.profile, space: &setup.space };
+    let cost = |c: &Candidate| evaluator.cost(c);
+    summary_of(trials, &parts, (&cost, limits(evaluator, &spec.constraints)), stop, clock, facts)
+}
+
+fn summary_of(
+    trials: &[Trial],
+    parts: &Parts<'_>,
+    (cost, limits): (&dyn Fn(&Candidate) -> Result<Cost>, Limits),
+    stop: Stop,
+    clock: Clock,
+    facts: Facts,
+) -> Result<Summary> {
+    let Parts { spec, compressor, profile, space } = *parts;
+    let view = View { space, cost, limits, horizon: horizon(&spec.search, &spec.constraints), history: trials };
+    let rows = |plan: &Plan| layer_rows(compressor, profile, spec.device.batch, plan);
+    let plain = compressor.outline_normalised(&Plan::identity(&compressor.layers), spec.device.batch)?;
+    let normalised_latency_ms = predict(&extract(&plain.structured.model, &plain.shapes, &plain.precision), profile).latency_ms;
+    let file_name = spec.model.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    summarise(
+        trials,
+        &Context {
+            space,
+            constraints: &spec.constraints,
+            view: &view,
+            layers: &rows,
+            stop,
+            clock,
+            facts,
+            names: (file_name, profile.name.clone(), spec.device.batch, spec.metric.name().to_string()),
+            file_bytes: compressor.original.len() as u64,
+            normalised_latency_ms,
+        },
+    )
+}
+
+/// A row for every layer: its treatment and what its kernels take, beside the float model.
+fn layer_rows(compressor: &Compressor, profile: &Profile, batch: usize, plan: &Plan) -> Result<Vec<LayerRow>> {
+    let (outline, now) = predict_plan(compressor, plan, profile, batch)?;
+    let (_, float) = predict_plan(compressor, &Plan::identity(&compressor.layers), profile, batch)?;
+    let Outline { structured, .. } = outline;
+    let time = |prediction: &Prediction, parts: &[String]| -> f64 {
+        let of_layer = |k: &&KernelTime| k.layer.as_ref().is_some_and(|l| parts.contains(l));
+        prediction.kernels.iter().filter(of_layer).map(|k| k.us).sum()
+    };
+    let rows = compressor.layers.layers.iter().enumerate().map(|(l, layer)| {
+        let (_, t) = &plan.treatments[l];
+        LayerRow {
+            layer: layer.name.clone(),
+            op: layer.op.name().into(),
+            weight: layer.weight_dims.clone(),
+            channels: (structured.channels[l], layer.channels_out),
+            treatment: LayerTreatment { precision: t.precision, keep: t.keep, rank: t.rank },
+            us: time(&now, &structured.parts[l]),
+            float_us: time(&float, std::slice::from_ref(&layer.name)),
+        }
+    });
+    Ok(rows.collect())
+}
+
+/// Opens a source of samples for a model's inputs, cut to the number of samples it asks for.
+///
+/// # Errors
+/// If the data does not fit.
+pub fn dataset(source: &Source, input: &Input, model: &Model) -> Result<Dataset> {
+    Dataset::open(source, input, &input_specs(model))
+}
+
+/// The model's inputs as data must fit them.
+pub fn input_specs(model: &Model) -> Vec<InputSpec> {
+    let free_batch = |dims: Vec<Option<usize>>| dims.into_iter().enumerate().map(|(i, d)| d.filter(|_| i > 0)).collect();
+    let dims = |v| free_batch(shape::declared(v).unwrap_or_default());
+    model.inputs().map(|v| InputSpec { name: v.name().to_string(), dims: dims(v) }).collect()
+}
+
+fn facts(spec: &Spec, profile: &Profile, space: &Space, fingerprint: &Fingerprint) -> Facts {
+    Facts {
+        version: fingerprint.gulliver.clone(),
+        onnxruntime: fingerprint.onnxruntime.clone(),
+        seed: spec.search.seed,
+        strategy: spec.search.strategy.name().into(),
+        spec_sha256: fingerprint.spec.clone(),
+        model_sha256: fingerprint.model.clone(),
+        data_sha256: fingerprint.validation.clone(),
+        latency_model: profile.known_error.clone(),
+        space_log10: space.log10_size(),
+    }
+}
+
+/// Hash of what a spec decides about trials: paths, names of files and budgets left out.
+fn spec_hash(spec: &Spec) -> Result<String> {
+    let mut spec = spec.clone();
+    spec.model = "model".into();
+    spec.device.name = "device".into();
+    spec.data.calibration.map_paths(|_| "calibration".into());
+    spec.data.validation.map_paths(|_| "validation".into());
+    spec.search.trials = 0;
+    spec.search.time = None;
+    Ok(sha256(spec.to_yaml()?.as_bytes()))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A folder's spec, opened.
+///
+/// # Errors
+/// As [`Bench::open`].
+pub fn open_folder(runtime: &Runtime, folder: &Folder) -> Result<Bench> {
+    Bench::open(runtime, &folder.0.join("spec.yaml"), folder.spec()?)
+}

@@ -1,0 +1,56 @@
+//! A study: a spec, its journal of trials, and its front, in one folder.
+//!
+//! * [`journal`]: the append-only record; [`run`]: the loop that fills it; [`bench`]: what a spec becomes before the
+//!   loop can start; [`summarise`]: from the trials to the result, which is plain data ([`Summary`]); [`folder`]: the
+//!   files of a study.
+
+mod bench;
+mod folder;
+mod journal;
+mod run;
+mod summarise;
+pub mod summary;
+
+pub use bench::{Bench, dataset, input_specs, open_folder, summary_of_run};
+pub use folder::{Clock, Folder, write_atomically};
+pub use journal::{Fingerprint, Journal};
+pub use run::{Settings, horizon, limits, run};
+pub use summarise::{Context, choose, summarise};
+pub use summary::*;
+
+use crate::{search::rollback::Step, space::Axis, trial::Trial};
+
+/// What a study tells while it runs.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A step of the preparation began.
+    Preparing {
+        /// What is being done, in words.
+        what: &'a str,
+    },
+    /// A trial ended and is in the journal.
+    Trial {
+        /// The trial.
+        trial: &'a Trial,
+        /// All trials, this one last.
+        history: &'a [Trial],
+    },
+    /// The rollback takes a treatment back.
+    RollingBack {
+        /// The axis that goes a step back.
+        axis: &'a Axis,
+        /// The step.
+        step: &'a Step,
+    },
+}
+
+/// Whoever wants to know.
+pub trait Observe {
+    /// Something happened.
+    fn event(&mut self, event: Event<'_>);
+}
+
+/// An observer that does not care.
+impl Observe for () {
+    fn event(&mut self, _: Event<'_>) {}
+}

@@ -1,0 +1,215 @@
+//! The loop: ask, evaluate in parallel, write down in the order of asking.
+//!
+//! Everything random is drawn from the seed and the number of trials at the start of a batch; the batch's size is the
+//! spec's. Hence the journal does not depend on the number of workers, nor on where a study was stopped.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::Instant,
+};
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::{Event, Journal, Observe, Stop};
+use crate::{
+    error::Result,
+    evaluate::{GiveUp, Objective},
+    search::{self, Limits, View, rollback},
+    space::Candidate,
+    spec::{Constraints, SearchSpec},
+    trial::{Origin, Outcome, Trial},
+};
+
+/// Share of a time budget that is left to the rollback.
+const FOR_ROLLBACK: f64 = 0.15;
+
+/// How to run a study.
+pub struct Settings<'a> {
+    /// Strategy and budgets.
+    pub search: &'a SearchSpec,
+    /// What must hold.
+    pub constraints: &'a Constraints,
+    /// Evaluations at once.
+    pub jobs: usize,
+    /// Seconds that earlier sessions of the study took.
+    pub spent: f64,
+    /// Set from outside to end the study after the trials at hand.
+    pub interrupt: &'a AtomicBool,
+}
+
+/// Limits of a study's constraints.
+pub fn limits(objective: &dyn Objective, constraints: &Constraints) -> Limits {
+    Limits { latency_ms: constraints.latency_ms, bytes: constraints.size_mb.map(|mb| (mb * 1e6) as u64), float: objective.float_cost() }
+}
+
+/// The drop beyond which a candidate is of no interest.
+pub fn horizon(search: &SearchSpec, constraints: &Constraints) -> f64 {
+    constraints.accuracy_drop.map_or(f64::INFINITY, |d| (d.0 * search.give_up_at).max(1e-6))
+}
+
+/// Runs a study until its budget, its space or the user ends it; the journal holds every trial that ended.
+///
+/// # Errors
+/// If the journal cannot be written; what was written before stays.
+pub fn run(
+    objective: &dyn Objective,
+    settings: &Settings<'_>,
+    journal: &mut Journal,
+    history: &mut Vec<Trial>,
+    observe: &mut dyn Observe,
+) -> Result<Stop> {
+    let started = Instant::now();
+    let elapsed = || settings.spent + started.elapsed().as_secs_f64();
+    let budget = settings.search.time.map(|t| t.0);
+    let mut loop_ = Loop {
+        objective,
+        settings,
+        limits: limits(objective, settings.constraints),
+        horizon: horizon(settings.search, settings.constraints),
+        out: (journal, history, observe),
+    };
+    if loop_.out.1.is_empty() {
+        let mildest = objective.space().mildest();
+        let baseline = if objective.space().plan(&mildest).is_identity() { mildest } else { Candidate(Vec::new()) };
+        loop_.commit(Origin::Baseline, baseline, objective.baseline())?;
+    }
+    let search_ends = |e: f64| budget.is_some_and(|b| e >= b * (1.0 - FOR_ROLLBACK));
+    let stop = loop_.search(&|| search_ends(elapsed()))?;
+    if matches!(stop, Stop::Interrupted { .. }) {
+        return Ok(stop);
+    }
+    let all_ends = |e: f64| budget.is_some_and(|b| e >= b);
+    loop_.roll_back(&|| all_ends(elapsed()))?;
+    if settings.interrupt.load(Ordering::Relaxed) {
+        return Ok(Stop::Interrupted { trials: loop_.out.1.len() });
+    }
+    Ok(stop)
+}
+
+struct Loop<'a, 'b> {
+    objective: &'a dyn Objective,
+    settings: &'a Settings<'a>,
+    limits: Limits,
+    horizon: f64,
+    out: (&'b mut Journal, &'b mut Vec<Trial>, &'b mut dyn Observe),
+}
+
+impl Loop<'_, '_> {
+    fn commit(&mut self, origin: Origin, candidate: Candidate, outcome: Outcome) -> Result<()> {
+        let (journal, history, observe) = &mut self.out;
+        let trial = Trial { trial: history.len(), origin, candidate, outcome };
+        journal.append(&trial)?;
+        history.push(trial);
+        if let Some(trial) = history.last() {
+            observe.event(Event::Trial { trial, history: history.as_slice() });
+        }
+        Ok(())
+    }
+
+    fn view<'v>(&'v self, history: &'v [Trial], cost: &'v dyn Fn(&Candidate) -> Result<crate::trial::Cost>) -> View<'v> {
+        View { space: self.objective.space(), cost, limits: self.limits, horizon: self.horizon, history }
+    }
+
+    fn search(&mut self, time_is_up: &dyn Fn() -> bool) -> Result<Stop> {
+        let (spec, size) = (self.settings.search, self.settings.search.asked_together);
+        loop {
+            let searched: Vec<usize> = (0..self.out.1.len()).filter(|&i| self.out.1[i].origin == Origin::Search).collect();
+            if searched.len() >= spec.trials {
+                return Ok(Stop::Trials { trials: spec.trials });
+            }
+            if self.settings.interrupt.load(Ordering::Relaxed) {
+                return Ok(Stop::Interrupted { trials: self.out.1.len() });
+            }
+            if time_is_up() {
+                return Ok(Stop::Time { seconds: spec.time.map_or(0.0, |t| t.0) });
+            }
+            // A batch is asked for with what was known when it began, also when it is resumed half-way.
+            let done = searched.len() % size;
+            let known = if done == 0 { self.out.1.len() } else { searched[searched.len() - done] };
+            let mut rng = ChaCha8Rng::seed_from_u64(spec.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(known as u64));
+            let objective = self.objective;
+            let cost = |c: &Candidate| objective.cost(c);
+            let asked = search::ask(spec.strategy, &self.view(&self.out.1[..known], &cost), size, &mut rng);
+            let wanted: Vec<Candidate> = asked.into_iter().skip(done).take(spec.trials - searched.len()).collect();
+            if wanted.is_empty() {
+                return Ok(Stop::Exhausted { candidates: self.out.1.len() });
+            }
+            let give_up =
+                GiveUp { above: Some(self.horizon).filter(|h| h.is_finite()), alpha: 1.0 - self.settings.constraints.confidence.0 };
+            self.evaluate_all(&wanted, give_up, time_is_up)?;
+        }
+    }
+
+    /// Evaluates candidates on several threads and commits them in order; stops taking up new ones when time is up.
+    fn evaluate_all(&mut self, wanted: &[Candidate], give_up: GiveUp, time_is_up: &dyn Fn() -> bool) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let ended = AtomicBool::new(false);
+        let (objective, limits, interrupt) = (self.objective, self.limits, self.settings.interrupt);
+        let jobs = self.settings.jobs.clamp(1, wanted.len());
+        std::thread::scope(|scope| {
+            let (send, receive) = mpsc::channel();
+            for _ in 0..jobs {
+                let (send, next, ended) = (send.clone(), &next, &ended);
+                scope.spawn(move || {
+                    while !ended.load(Ordering::Relaxed) && !interrupt.load(Ordering::Relaxed) {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(candidate) = wanted.get(i) else { break };
+                        let outcome = judge(objective, &limits, candidate, give_up);
+                        if send.send((i, outcome)).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(send);
+            let mut waiting: BTreeMap<usize, Outcome> = BTreeMap::new();
+            let mut due = 0;
+            for (i, outcome) in receive {
+                waiting.insert(i, outcome);
+                while let Some(outcome) = waiting.remove(&due) {
+                    if let Err(e) = self.commit(Origin::Search, wanted[due].clone(), outcome) {
+                        ended.store(true, Ordering::Relaxed);
+                        return Err(e);
+                    }
+                    due += 1;
+                }
+                if time_is_up() {
+                    ended.store(true, Ordering::Relaxed);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn roll_back(&mut self, time_is_up: &dyn Fn() -> bool) -> Result<()> {
+        let Some(budget) = self.settings.constraints.accuracy_drop else { return Ok(()) };
+        let give_up = GiveUp { above: Some(budget.0), alpha: 1.0 - self.settings.constraints.confidence.0 };
+        let objective = self.objective;
+        let cost = |c: &Candidate| objective.cost(c);
+        loop {
+            if time_is_up() || self.settings.interrupt.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let Some(step) = rollback::next(&self.view(self.out.1, &cost), budget.0) else { return Ok(()) };
+            self.out.2.event(Event::RollingBack { axis: &objective.space().axes[step.axis], step: &step });
+            let outcome = judge(objective, &self.limits, &step.candidate, give_up);
+            self.commit(Origin::Rollback, step.candidate, outcome)?;
+        }
+    }
+}
+
+/// Cheap rejections first, then the samples.
+fn judge(objective: &dyn Objective, limits: &Limits, candidate: &Candidate, give_up: GiveUp) -> Outcome {
+    match objective.cost(candidate) {
+        Err(e) => Outcome::Failed { reason: e.to_string() },
+        Ok(cost) => match limits.broken(&cost) {
+            Some(limit) => Outcome::Rejected { limit, cost },
+            None => objective.evaluate(candidate, give_up),
+        },
+    }
+}

@@ -1,0 +1,226 @@
+//! From the trials to the result. A pure function of the journal, the network and the device profile.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Baseline, Budget, CloudPoint, Facts, FrontPoint, LayerRow, LayerTreatment, RollbackStep, SearchCost, Stop, Summary, Verdict,
+    folder::Clock,
+};
+use crate::{
+    error::{Error, Result},
+    front::{front, knee},
+    search::rollback::{self, holds},
+    space::{Plan, Space},
+    spec::Constraints,
+    trial::{Cost, Limit, Origin, Outcome, Score, Trial},
+};
+
+/// What a summary needs beside the trials.
+pub struct Context<'a> {
+    /// The space.
+    pub space: &'a Space,
+    /// What must hold.
+    pub constraints: &'a Constraints,
+    /// What a strategy saw, for the rollback's steps.
+    pub view: &'a crate::search::View<'a>,
+    /// Rows of the layers for a plan.
+    pub layers: &'a dyn Fn(&Plan) -> Result<Vec<LayerRow>>,
+    /// Why the search ended.
+    pub stop: Stop,
+    /// Time.
+    pub clock: Clock,
+    /// Names and hashes.
+    pub facts: Facts,
+    /// The model's file name, the chip, the batch, the metric.
+    pub names: (String, String, usize, String),
+    /// Size of the user's file.
+    pub file_bytes: u64,
+    /// Predicted latency of the float network after the exact rewrites.
+    pub normalised_latency_ms: f64,
+}
+
+/// The result of a study.
+///
+/// # Errors
+/// If the journal does not begin with the float model.
+pub fn summarise(trials: &[Trial], context: &Context<'_>) -> Result<Summary> {
+    let (score, cost) = match trials.first().map(|t| (t.origin, t.outcome.measured())) {
+        Some((Origin::Baseline, Some(measured))) => measured,
+        _ => return Err(Error::Internal("the journal does not begin with the float model".into())),
+    };
+    let baseline = Baseline {
+        accuracy: score.accuracy,
+        latency_ms: cost.latency_ms,
+        normalised_latency_ms: context.normalised_latency_ms,
+        bytes: cost.bytes,
+        file_bytes: context.file_bytes,
+    };
+    let constraints = context.constraints;
+    let budget = Budget {
+        accuracy_drop: constraints.accuracy_drop.map(|d| d.0),
+        latency_ms: constraints.latency_ms,
+        bytes: constraints.size_mb.map(|mb| (mb * 1e6) as u64),
+        confidence: constraints.confidence.0,
+    };
+    let front = front_points(trials, context)?;
+    let (chosen, verdict) = choose(&front, &budget);
+    let shown = chosen.or_else(|| nearest_miss(&front, &budget));
+    let shown = shown.and_then(|t| trials.get(t)).map(|t| context.space.plan(&t.candidate));
+    let layers = shown.map_or_else(|| Ok(Vec::new()), |plan| (context.layers)(&plan))?;
+    let counted = |f: fn(&Outcome) -> bool| trials.iter().filter(|t| f(&t.outcome)).count();
+    let (model, device, batch, metric) = context.names.clone();
+    Ok(Summary {
+        model,
+        device,
+        batch,
+        metric,
+        samples: score.samples,
+        baseline,
+        chosen,
+        verdict,
+        stop: context.stop.clone(),
+        cost: SearchCost {
+            trials: trials.len(),
+            rejected_by_limit: counted(|o| matches!(o, Outcome::Rejected { .. })),
+            stopped_early: counted(|o| matches!(o, Outcome::Stopped { .. })),
+            failed: counted(|o| matches!(o, Outcome::Failed { .. })),
+            samples_inferred: trials.iter().filter_map(|t| t.outcome.scored()).map(|(s, _)| s.samples as u64).sum(),
+            seconds: context.clock.seconds,
+            baseline_pass_seconds: context.clock.baseline_pass_seconds,
+        },
+        cloud: cloud(trials, &front),
+        rollback: rollback_steps(trials, context, budget.accuracy_drop),
+        front,
+        layers,
+        budget,
+        facts: context.facts.clone(),
+    })
+}
+
+/// The chosen trial and what can be said of it: the fastest point that keeps every limit for certain, else the fastest
+/// that keeps them as measured; without an accuracy budget the knee of drop against latency.
+pub fn choose(front: &[FrontPoint], budget: &Budget) -> (Option<usize>, Verdict) {
+    let within: Vec<&FrontPoint> =
+        front.iter().filter(|p| budget.latency_ms.is_none_or(|l| p.latency_ms <= l) && budget.bytes.is_none_or(|b| p.bytes <= b)).collect();
+    let fastest = |points: Vec<&FrontPoint>| {
+        let key = |p: &FrontPoint| (p.latency_ms, p.bytes as f64, p.drop);
+        points.into_iter().min_by(|a, b| key(a).partial_cmp(&key(b)).unwrap_or(std::cmp::Ordering::Equal)).map(|p| p.trial)
+    };
+    let Some(limit) = budget.accuracy_drop else {
+        let points: Vec<[f64; 2]> = within.iter().map(|p| [p.drop, p.latency_ms]).collect();
+        let verdict = if within.is_empty() { Verdict::Missed } else { Verdict::Unjudged };
+        return (knee(&points).map(|i| within[i].trial), verdict);
+    };
+    let kept: Vec<&FrontPoint> = within.into_iter().filter(|p| p.drop <= limit).collect();
+    let certain: Vec<&FrontPoint> = kept.iter().copied().filter(|p| p.drop_high.is_some_and(|h| h <= limit)).collect();
+    if kept.is_empty() {
+        (None, Verdict::Missed)
+    } else if !certain.is_empty() {
+        (fastest(certain), Verdict::Certain)
+    } else if kept.iter().all(|p| p.drop_high.is_none()) {
+        (fastest(kept), Verdict::Unjudged)
+    } else {
+        (fastest(kept), Verdict::Likely)
+    }
+}
+
+/// The front's point that misses the limits by the least, each measured in its limit.
+pub(super) fn nearest_miss(front: &[FrontPoint], budget: &Budget) -> Option<usize> {
+    let over = |value: f64, limit: Option<f64>| limit.map_or(0.0, |l| ((value - l) / l.max(1e-6)).max(0.0));
+    let miss = |p: &FrontPoint| {
+        over(p.drop, budget.accuracy_drop)
+            .max(over(p.latency_ms, budget.latency_ms))
+            .max(over(p.bytes as f64, budget.bytes.map(|b| b as f64)))
+    };
+    front.iter().min_by(|a, b| miss(a).total_cmp(&miss(b)).then(a.trial.cmp(&b.trial))).map(|p| p.trial)
+}
+
+fn front_points(trials: &[Trial], context: &Context<'_>) -> Result<Vec<FrontPoint>> {
+    let limits = context.view.limits;
+    let guard = |cost: &Cost| cost.latency_ms < limits.float.latency_ms && cost.bytes <= limits.float.bytes;
+    let measured: Vec<(&Trial, &Score, &Cost)> = trials
+        .iter()
+        .filter(|t| t.origin != Origin::Baseline)
+        .filter_map(|t| t.outcome.measured().map(|(s, c)| (t, s, c)))
+        .filter(|(_, _, cost)| guard(cost))
+        .collect();
+    let points: Vec<[f64; 3]> = measured.iter().map(|(_, s, c)| [s.drop, c.latency_ms, c.bytes as f64]).collect();
+    let mut out: Vec<FrontPoint> = front(&points).into_iter().map(|i| point(measured[i], context.space)).collect();
+    out.sort_by(|a, b| a.latency_ms.total_cmp(&b.latency_ms).then(a.trial.cmp(&b.trial)));
+    Ok(out)
+}
+
+fn point((trial, score, cost): (&Trial, &Score, &Cost), space: &Space) -> FrontPoint {
+    FrontPoint {
+        trial: trial.trial,
+        accuracy: score.accuracy,
+        drop: score.drop,
+        drop_low: score.drop_low,
+        drop_high: score.drop_high,
+        samples: score.samples,
+        latency_ms: cost.latency_ms,
+        bytes: cost.bytes,
+        predicted_drop: None,
+        finetuned: false,
+        layers: layer_map(&space.plan(&trial.candidate)),
+    }
+}
+
+fn layer_map(plan: &Plan) -> BTreeMap<String, LayerTreatment> {
+    plan.treatments.iter().map(|(name, t)| (name.clone(), LayerTreatment { precision: t.precision, keep: t.keep, rank: t.rank })).collect()
+}
+
+fn cloud(trials: &[Trial], front: &[FrontPoint]) -> Vec<CloudPoint> {
+    let off_front = trials.iter().filter(|t| t.origin != Origin::Baseline && front.iter().all(|p| p.trial != t.trial));
+    off_front
+        .filter_map(|t| {
+            let cost = t.outcome.cost()?;
+            let score = t.outcome.scored().map(|(s, _)| s);
+            let (status, why) = match &t.outcome {
+                Outcome::Measured { .. } => ("measured", "dominated"),
+                Outcome::Stopped { .. } => ("stopped", "over budget for certain"),
+                Outcome::Rejected { limit, .. } => ("rejected", limit_name(*limit)),
+                Outcome::Failed { .. } => return None,
+            };
+            Some(CloudPoint {
+                trial: t.trial,
+                status: status.into(),
+                drop: score.map(|s| s.drop),
+                samples: score.map_or(0, |s| s.samples),
+                latency_ms: cost.latency_ms,
+                bytes: cost.bytes,
+                why: why.into(),
+            })
+        })
+        .collect()
+}
+
+const fn limit_name(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Latency => "latency limit",
+        Limit::Size => "size limit",
+        Limit::SlowerThanFloat => "slower than float",
+        Limit::LargerThanFloat => "larger than float",
+    }
+}
+
+fn rollback_steps(trials: &[Trial], context: &Context<'_>, budget: Option<f64>) -> Vec<RollbackStep> {
+    let Some(budget) = budget else { return Vec::new() };
+    let steps = rollback::steps(context.view, budget).into_iter().filter_map(|(step, trial)| {
+        let axis = &context.space.axes[step.axis];
+        let outcome = &trials.get(trial)?.outcome;
+        let score = outcome.scored().map(|(s, _)| s);
+        Some(RollbackStep {
+            trial,
+            layer: axis.name.clone(),
+            from: axis.describe(usize::from(step.from)),
+            to: axis.describe(usize::from(step.from) - 1),
+            drop: score.map(|s| s.drop),
+            drop_high: score.and_then(|s| s.drop_high),
+            latency_ms: outcome.cost()?.latency_ms,
+            cost_ms: step.cost_ms,
+            held: outcome.measured().is_some_and(|(s, _)| holds(s, budget)),
+        })
+    });
+    steps.collect()
+}
