@@ -18,5 +18,6 @@ pub mod compress;
 pub mod evaluate;
 pub mod search;
 pub mod study;
+pub mod report;
 
 pub use error::{Error, Result};

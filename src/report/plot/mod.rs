@@ -1,0 +1,10 @@
+//! The pictures of a report, as SVG text: no fonts and no bitmaps, the same bytes for the same summary.
+
+mod canvas;
+mod front;
+mod label;
+mod layers;
+mod window;
+
+pub use front::front_svg;
+pub use layers::layers_svg;
