@@ -6,18 +6,30 @@
 
 pub mod error;
 pub mod precision;
+
 pub mod graph;
+
 pub mod data;
 pub mod device;
 pub mod runtime;
+
 pub mod spec;
+
 pub mod space;
+
 pub mod front;
 pub mod trial;
+
 pub mod compress;
+
 pub mod evaluate;
+
 pub mod search;
+
 pub mod study;
+
 pub mod report;
+
+pub mod cli;
 
 pub use error::{Error, Result};

@@ -1,0 +1,71 @@
+//! `gulliver evaluate`: score a model on data.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    Done,
+    data::{DataArguments, Which},
+    print_json, start_runtime,
+};
+use crate::{
+    data::Metric,
+    error::{Error, Result},
+    evaluate::evaluate_model,
+    graph::Model,
+    spec::parse_yaml,
+};
+
+/// Arguments of `evaluate`.
+#[derive(Debug, Args)]
+pub struct Evaluate {
+    /// The ONNX file: float, or compressed by gulliver
+    model: PathBuf,
+    #[command(flatten)]
+    data: DataArguments,
+    /// top1, top5, agreement, kl, cosine, sqnr, or a map such as '{command: [python3, eval.py]}'
+    #[arg(long)]
+    metric: Option<String>,
+    /// The float model, to compare with sample by sample (needed by agreement, kl, cosine, sqnr)
+    #[arg(long)]
+    reference: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Evaluate {
+    /// Prints the score.
+    pub fn run(&self) -> Result<Done> {
+        let read = |path: &PathBuf| std::fs::read(path).map_err(Error::io("read", path));
+        let bytes = read(&self.model)?;
+        let model = Model::load(&self.model)?;
+        let given = self.metric.as_ref().map(|text| parse_yaml::<Metric>(&PathBuf::from("--metric"), text)).transpose()?;
+        let (data, of_spec, spec) = self.data.open(&model, Which::Validation)?;
+        let metric = given.or(of_spec).unwrap_or_default();
+        let reference = match (&self.reference, spec) {
+            (Some(path), _) => Some(read(path)?),
+            (None, Some(spec)) => Some(read(&spec.model)?),
+            (None, None) => None,
+        };
+        if metric.needs_float_outputs() && reference.is_none() {
+            return Err(Error::metric(format!("{} compares with the float model", metric.name()), "give it with --reference float.onnx"));
+        }
+        let score = evaluate_model(&start_runtime()?, (&model.name, &bytes), reference.as_deref(), &metric, &data)?;
+        if self.json {
+            let compared = reference.is_some();
+            print_json(&json!({
+                "metric": metric.name(), "accuracy": score.accuracy, "samples": score.samples,
+                "drop": compared.then_some(score.drop), "drop_low": score.drop_low, "drop_high": score.drop_high,
+            }))?;
+        } else {
+            println!("{} {:.6} on {} samples", metric.name(), score.accuracy, score.samples);
+            if let (Some(low), Some(high)) = (score.drop_low, score.drop_high) {
+                println!("drop against the reference {:.6}, 95 % interval {low:.6} … {high:.6}", score.drop);
+            }
+        }
+        Ok(Done::Well)
+    }
+}

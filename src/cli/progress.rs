@@ -1,0 +1,185 @@
+//! Study events as a bar, or as a line every half minute where there is no terminal.
+
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    data::Metric,
+    search::rollback::holds,
+    spec::Spec,
+    study::{Bench, Clock, Event, Folder, Observe},
+    trial::{Origin, Trial},
+};
+
+/// Between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// What the user sees while a study runs.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    trials: usize,
+    time: Option<f64>,
+    budget: Option<f64>,
+    points: bool,
+    begun: Instant,
+    resumed_at: usize,
+    spent: f64,
+    last_line: Instant,
+    last_clock: Instant,
+    clock: Option<(Folder, Clock, Instant)>,
+    rolling_back: bool,
+}
+
+impl Progress {
+    /// Says what is about to happen.
+    pub fn begin(spec: &Spec, bench: &Bench, history: &[Trial], (samples, jobs): (usize, usize), spent: f64) -> Self {
+        let (layers, groups) = (&bench.compressor.layers, &bench.compressor.channels.groups);
+        let prunable = groups.iter().filter(|g| g.frozen.is_none()).count();
+        eprintln!(
+            "{}: {} layers ({} left in float), {prunable} prunable groups, a space of 10^{:.1} candidates",
+            spec.model.display(),
+            layers.layers.len(),
+            layers.skipped.len(),
+            bench.space.log10_size()
+        );
+        let time = spec.search.time.map_or_else(|| "no time limit".into(), |t| format!("at most {}", minutes(t.0)));
+        eprintln!(
+            "{} validation samples, metric {}, {} at batch {}, up to {} trials, {time}, {jobs} at once",
+            samples,
+            spec.metric.name(),
+            bench.profile.name,
+            spec.device.batch,
+            spec.search.trials
+        );
+        for skipped in &layers.skipped {
+            eprintln!("  left in float: {} ({}): {}", skipped.name, skipped.op, skipped.reason);
+        }
+        if !history.is_empty() {
+            eprintln!("going on after trial {} of this study", history.len() - 1);
+        }
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(spec.search.trials as u64);
+            let style = ProgressStyle::with_template("{spinner} [{elapsed_precise}] {bar:24} {pos}/{len} {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_position(searched(history) as u64);
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Self {
+            bar,
+            trials: spec.search.trials,
+            time: spec.search.time.map(|t| t.0),
+            budget: spec.constraints.accuracy_drop.map(|d| d.0),
+            points: matches!(spec.metric, Metric::Top1 | Metric::Top5 | Metric::Agreement),
+            begun: Instant::now(),
+            resumed_at: searched(history),
+            spent,
+            last_line: Instant::now(),
+            last_clock: Instant::now(),
+            clock: None,
+            rolling_back: false,
+        }
+    }
+
+    /// From now on writes the study's clock now and then.
+    pub fn keep_time(&mut self, folder: Folder, clock: Clock) {
+        self.clock = Some((folder, clock, Instant::now()));
+        self.begun = Instant::now();
+        self.spent = clock.seconds;
+    }
+
+    /// Takes the bar away.
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn say(&mut self, text: String, always: bool) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(text);
+        } else if always || self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            eprintln!("{text}");
+        }
+    }
+
+    /// Time left by the trials' pace so far, and by the time budget.
+    fn left(&self, done: usize) -> Option<f64> {
+        let here = done.saturating_sub(self.resumed_at);
+        let elapsed = self.begun.elapsed().as_secs_f64();
+        let by_trials = (here > 0).then(|| elapsed / here as f64 * self.trials.saturating_sub(done) as f64);
+        let by_time = self.time.map(|t| (t - self.spent - elapsed).max(0.0));
+        match (by_trials, by_time) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    fn best(&self, history: &[Trial]) -> String {
+        let Some(float) = history.first().and_then(|t| t.outcome.measured()).map(|(_, c)| c.latency_ms) else { return String::new() };
+        let within =
+            history.iter().filter(|t| t.origin != Origin::Baseline).filter_map(|t| t.outcome.measured().map(|(s, c)| (t.trial, s, c)));
+        let best = |sure: bool| {
+            let ok = within.clone().filter(|(_, s, _)| self.budget.is_none_or(|b| if sure { holds(s, b) } else { s.drop <= b }));
+            ok.min_by(|a, b| a.2.latency_ms.total_cmp(&b.2.latency_ms))
+        };
+        let Some((trial, score, cost)) = best(true).or_else(|| best(false)) else { return "nothing within the budget yet".into() };
+        let drop = if self.points { format!("{:+.2} points", -100.0 * score.drop) } else { format!("loss {:.4}", score.drop) };
+        format!("best: trial {trial}, {:.2} x float latency, {drop}", cost.latency_ms / float)
+    }
+}
+
+impl Observe for Progress {
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Preparing { what } => self.say(format!("{what} …"), true),
+            Event::Trial { history, .. } => {
+                let done = searched(history);
+                if let Some(bar) = &self.bar {
+                    bar.set_position(done as u64);
+                }
+                let left = self.left(done).map_or_else(String::new, |s| format!(", about {} left", minutes(s)));
+                let best = self.best(history);
+                let text = match (self.bar.is_some(), self.rolling_back) {
+                    (_, true) => format!("rolling back; {best}"),
+                    (true, false) => format!("{best}{left}"),
+                    (false, false) => format!("trial {done} of {}; {best}{left}", self.trials),
+                };
+                self.say(text, false);
+                if let Some((folder, clock, since)) = &self.clock
+                    && self.last_clock.elapsed() > Duration::from_secs(2)
+                {
+                    self.last_clock = Instant::now();
+                    let now = Clock { seconds: clock.seconds + since.elapsed().as_secs_f64(), ..*clock };
+                    if let Err(e) = folder.write_clock(now) {
+                        tracing::warn!("{e}");
+                    }
+                }
+            }
+            Event::RollingBack { axis, step } => {
+                let first = !self.rolling_back;
+                self.rolling_back = true;
+                let (from, to) = (axis.describe(usize::from(step.from)), axis.describe(usize::from(step.from) - 1));
+                self.say(format!("rolling back {}: {from} to {to}", axis.name), first);
+            }
+        }
+    }
+}
+
+fn searched(history: &[Trial]) -> usize {
+    history.iter().filter(|t| t.origin == Origin::Search).count()
+}
+
+fn minutes(seconds: f64) -> String {
+    let s = seconds.round() as u64;
+    match s {
+        0..=99 => format!("{s} s"),
+        100..=5999 => format!("{} min", (s + 30) / 60),
+        _ => format!("{} h {} min", s / 3600, s % 3600 / 60),
+    }
+}
