@@ -45,6 +45,7 @@ impl Evaluate {
         let given = self.metric.as_ref().map(|text| parse_yaml::<Metric>(&PathBuf::from("--metric"), text)).transpose()?;
         let (data, of_spec, spec) = self.data.open(&model, Which::Validation)?;
         let metric = given.or(of_spec).unwrap_or_default();
+        let confidence = spec.as_ref().map_or(0.95, |s| s.constraints.confidence.0);
         let reference = match (&self.reference, spec) {
             (Some(path), _) => Some(read(path)?),
             (None, Some(spec)) => Some(read(&spec.model)?),
@@ -53,7 +54,7 @@ impl Evaluate {
         if metric.needs_float_outputs() && reference.is_none() {
             return Err(Error::metric(format!("{} compares with the float model", metric.name()), "give it with --reference float.onnx"));
         }
-        let score = evaluate_model(&start_runtime()?, (&model.name, &bytes), reference.as_deref(), &metric, &data)?;
+        let score = evaluate_model(&start_runtime()?, (&model.name, &bytes), reference.as_deref(), &metric, &data, confidence)?;
         if self.json {
             let compared = reference.is_some();
             print_json(&json!({
@@ -63,7 +64,7 @@ impl Evaluate {
         } else {
             println!("{} {:.6} on {} samples", metric.name(), score.accuracy, score.samples);
             if let (Some(low), Some(high)) = (score.drop_low, score.drop_high) {
-                println!("drop against the reference {:.6}, 95 % interval {low:.6} … {high:.6}", score.drop);
+                println!("drop against the reference {:.6}, {:.0} % interval {low:.6} … {high:.6}", score.drop, 100.0 * confidence);
             }
         }
         Ok(Done::Well)

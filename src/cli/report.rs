@@ -9,6 +9,7 @@ use crate::{
     error::Result,
     report,
     study::{Folder, Journal, Stop, open_folder},
+    trial::Origin,
 };
 
 /// Arguments of `report`.
@@ -34,7 +35,9 @@ impl Report {
             Some(summary) => summary,
             None => {
                 let bench = open_folder(&start_runtime()?, &folder)?;
-                let stop = Stop::Interrupted { trials: trials.len() };
+                let searched = trials.iter().filter(|t| t.origin == Origin::Search).count();
+                let asked = bench.spec.search.trials;
+                let stop = if searched >= asked { Stop::Trials { trials: asked } } else { Stop::Interrupted { trials: trials.len() } };
                 bench.summary(&trials, &fingerprint, stop, folder.clock())?
             }
         };

@@ -104,9 +104,7 @@ fn write_result(folder: &Folder, evaluator: &Evaluator, history: &[Trial], summa
         let plan = setup.space.plan(&trial.candidate);
         study::write_atomically(&folder.plan(point.trial), plan.to_yaml()?.as_bytes())?;
         let model = folder.model(point.trial);
-        if !model.is_file() {
-            study::write_atomically(&model, &setup.compressor.compress(&plan)?)?;
-        }
+        study::write_atomically(&model, &setup.compressor.compress(&plan)?)?;
         if summary.chosen == Some(point.trial) {
             files.push(model);
         }

@@ -187,11 +187,19 @@ pub fn predict_plan(compressor: &Compressor, plan: &Plan, profile: &Profile, bat
     Ok((outline, prediction))
 }
 
-/// Scores any model on data: the same samples in the same order as a study's candidates meet them.
+/// Scores any model on data: the same samples in the same order as a study's candidates meet them. The interval of the
+/// difference to the reference is at `confidence`.
 ///
 /// # Errors
 /// If the model or the reference cannot be run, or the metric needs what is not there.
-pub fn evaluate_model(runtime: &Runtime, model: (&str, &[u8]), reference: Option<&[u8]>, metric: &Metric, data: &Dataset) -> Result<Score> {
+pub fn evaluate_model(
+    runtime: &Runtime,
+    model: (&str, &[u8]),
+    reference: Option<&[u8]>,
+    metric: &Metric,
+    data: &Dataset,
+    confidence: f64,
+) -> Result<Score> {
     if metric.is_command() {
         let accuracy = command::score(metric, runtime, model.0, model.1, data)?;
         return Ok(Score { accuracy, drop: 0.0, drop_low: None, drop_high: None, samples: data.len() });
@@ -204,7 +212,7 @@ pub fn evaluate_model(runtime: &Runtime, model: (&str, &[u8]), reference: Option
     let (mut drop, mut low, mut high) = (0.0, None, None);
     if let Some(float) = &float {
         let own = metric.sample_scores(float, Some(float), labels.as_deref())?;
-        let interval = metric.paired(&own, &scores, 0.95)?;
+        let interval = metric.paired(&own, &scores, confidence)?;
         (drop, low, high) = (interval.drop, Some(interval.low), Some(interval.high));
     }
     Ok(Score { accuracy: metric.value(&scores), drop, drop_low: low, drop_high: high, samples: scores.len() })

@@ -51,7 +51,7 @@ impl Bet {
 
 #[cfg(test)]
 mod tests {
-    use rand::{Rng, SeedableRng, seq::SliceRandom};
+    use rand::{SeedableRng, seq::SliceRandom};
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
@@ -61,7 +61,7 @@ mod tests {
         let mut set: Vec<f64> = vec![1.0; losses];
         set.extend(vec![-1.0; gains]);
         set.resize(2000, 0.0);
-        let mut rng = ChaCha8Rng::seed_from_u64(u64::from(rand_chacha::ChaCha8Rng::seed_from_u64(1).random::<u32>()));
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
         let (mut stopped, mut seen) = (0, 0);
         for _ in 0..400 {
             set.shuffle(&mut rng);

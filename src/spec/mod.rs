@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use pattern::Patterns;
 pub use rule::{Keep, PlanRule, Rank, SpaceRule};
-pub use units::{Seconds, Share};
+pub use units::{Drop, Seconds, Share};
 
 use crate::{
     data::{Input, Metric, Source},
@@ -72,8 +72,8 @@ pub struct DeviceSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Constraints {
-    /// Largest drop of the metric: points for top1, top5 and agreement, the metric's own units else.
-    pub accuracy_drop: Option<Share>,
+    /// Largest drop of the metric: `1.0%` is a point of top1, top5 or agreement; for other metrics a number in their own units.
+    pub accuracy_drop: Option<Drop>,
     /// Largest predicted latency of a batch, milliseconds.
     pub latency_ms: Option<f64>,
     /// Largest deployed size, megabytes (10⁶ bytes).
@@ -226,6 +226,11 @@ impl Spec {
             if value.is_some_and(|v| v.is_nan() || v <= 0.0) {
                 return Err(fail(key, format!("constraints.{key} must be above 0"), "give a limit above 0, or null for none"));
             }
+        }
+        if let Some(drop) = spec.constraints.accuracy_drop.filter(|d| spec.metric.is_bounded() && d.0 >= 1.0) {
+            let message =
+                format!("constraints.accuracy_drop of {0} would be {1} points of {2}", drop.0, 100.0 * drop.0, spec.metric.name());
+            return Err(fail("accuracy_drop", message, &format!("write {}% if points are meant", drop.0)));
         }
         if !(0.5..1.0).contains(&spec.constraints.confidence.0) {
             return Err(fail("confidence", "constraints.confidence must be from 50% to below 100%".into(), "95% is usual"));
