@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    gulliver::runtime::telemetry::silence();
     let arguments = gulliver::cli::Arguments::parse();
     gulliver::cli::log_to_stderr();
     match gulliver::cli::run(&arguments) {

@@ -54,6 +54,7 @@ pub fn within() -> Summary {
         rollback: vec![
             RollbackStep {
                 trial: 409,
+                before: 388,
                 layer: "features.5.conv2d_pointwise".into(),
                 from: "int4, keep 0.75".into(),
                 to: "int8, keep 0.75".into(),
@@ -65,6 +66,7 @@ pub fn within() -> Summary {
             },
             RollbackStep {
                 trial: 17,
+                before: 409,
                 layer: "classifier.dense".into(),
                 from: "int4, rank 32".into(),
                 to: "int4, rank 48".into(),

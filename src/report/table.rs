@@ -227,6 +227,7 @@ pub fn rollback(summary: &Summary) -> Table {
     let drop = if unit == Unit::Points { "drop then, points" } else { "drop then" };
     let mut table = Table::new([
         ("trial", Number),
+        ("from trial", Number),
         ("taken back in", Code),
         ("from", Text),
         ("to", Text),
@@ -239,6 +240,7 @@ pub fn rollback(summary: &Summary) -> Table {
     for step in &summary.rollback {
         table.push([
             step.trial.to_string(),
+            step.before.to_string(),
             step.layer.clone(),
             step.from.clone(),
             step.to.clone(),

@@ -212,6 +212,7 @@ fn rollback_steps(trials: &[Trial], context: &Context<'_>, budget: Option<f64>) 
         let score = outcome.scored().map(|(s, _)| s);
         Some(RollbackStep {
             trial,
+            before: trials.iter().find(|t| t.candidate == step.before)?.trial,
             layer: axis.name.clone(),
             from: axis.describe(usize::from(step.from)),
             to: axis.describe(usize::from(step.from) - 1),

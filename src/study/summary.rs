@@ -193,6 +193,8 @@ pub struct CloudPoint {
 pub struct RollbackStep {
     /// Trial that measured the step.
     pub trial: usize,
+    /// Trial that the step started from.
+    pub before: usize,
     /// Layer or group whose treatment went back.
     pub layer: String,
     /// Treatment before.
