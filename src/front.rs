@@ -30,6 +30,7 @@ pub fn crowding<const N: usize>(points: &[[f64; N]], rank: &[usize]) -> Vec<f64>
     let mut distance = vec![0.0_f64; points.len()];
     for level in 0..=rank.iter().copied().max().unwrap_or(0) {
         let mut members: Vec<usize> = (0..points.len()).filter(|&i| rank[i] == level).collect();
+        #[expect(clippy::needless_range_loop, reason = "k is an objective, not a point")]
         for k in 0..N {
             members.sort_by(|&a, &b| points[a][k].total_cmp(&points[b][k]).then(a.cmp(&b)));
             let (Some(&first), Some(&last)) = (members.first(), members.last()) else { continue };

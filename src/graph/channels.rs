@@ -104,7 +104,7 @@ impl<'a> Tracer<'a> {
         let known = match op {
             "Relu" | "LeakyRelu" | "Clip" | "Sigmoid" | "HardSigmoid" | "HardSwish" | "Tanh" | "Elu" | "Selu" | "Celu" | "Softplus"
             | "Softsign" | "Erf" | "Gelu" | "Mish" | "Abs" | "Neg" | "Exp" | "Sqrt" | "Reciprocal" | "Floor" | "Ceil" | "Round"
-            | "Sign" | "Identity" | "Dropout" | "Cast" => self.pass(node, |axis| Some(axis)),
+            | "Sign" | "Identity" | "Dropout" | "Cast" => self.pass(node, Some),
             "BatchNormalization" | "InstanceNormalization" => self.per_channel_parameters(node),
             "MaxPool" | "AveragePool" | "LpPool" | "GlobalAveragePool" | "GlobalMaxPool" => {
                 self.pass(node, |axis| (axis == 1).then_some(1))

@@ -162,7 +162,7 @@ fn examine(i: usize, node: &NodeProto, index: &Index<'_>, shapes: &Shapes) -> Re
         return Err("the constant stands on the left side of the product".into());
     }
     let Some(tensor) = index.constants.get(weight) else {
-        let made_by = index.producer.get(weight).is_some();
+        let made_by = index.producer.contains_key(weight);
         return match op {
             LayerOp::MatMul if made_by => Err("both sides of the product are activations".into()),
             _ => Err("its weight is not a constant".into()),

@@ -210,7 +210,7 @@ impl Spec {
         }
         for (key, source) in [("calibration", &mut spec.data.calibration), ("validation", &mut spec.data.validation)] {
             source.resolve(base);
-            for missing in source.paths().into_iter().filter(|p| !p.exists()) {
+            if let Some(missing) = source.paths().into_iter().find(|p| !p.exists()) {
                 let message = format!("data.{key}: there is no {}", missing.display());
                 return Err(fail(key, message, "give a path that exists, relative to the spec's folder"));
             }

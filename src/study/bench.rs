@@ -135,11 +135,8 @@ impl Bench {
             bytes: self.spec.constraints.size_mb.map(|mb| (mb * 1e6) as u64),
             float,
         };
-        summary_of(trials, &self.parts(), (&cost, limits), stop, clock, facts)
-    }
-
-    fn parts(&self) -> Parts<'_> {
-        Parts { spec: &self.spec, compressor: &self.compressor, profile: &self.profile, space: &self.space }
+        let Self { spec, compressor, profile, space, .. } = self;
+        summary_of(trials, &Parts { spec, compressor, profile, space, cost: &cost, limits }, stop, clock, facts)
     }
 }
 
@@ -148,6 +145,8 @@ struct Parts<'a> {
     compressor: &'a Compressor,
     profile: &'a Profile,
     space: &'a Space,
+    cost: &'a dyn Fn(&Candidate) -> Result<Cost>,
+    limits: Limits,
 }
 
 /// The result of a running study.
@@ -156,20 +155,14 @@ struct Parts<'a> {
 /// As [`summarise`].
 pub fn summary_of_run(spec: &Spec, evaluator: &Evaluator, trials: &[Trial], stop: Stop, clock: Clock, facts: Facts) -> Result<Summary> {
     let setup = evaluator.setup();
-    let parts = Parts { spec, compressor: &setup.compressor, profile: &setup.profile, space: &setup.space };
     let cost = |c: &Candidate| evaluator.cost(c);
-    summary_of(trials, &parts, (&cost, limits(evaluator, &spec.constraints)), stop, clock, facts)
+    let limits = limits(evaluator, &spec.constraints);
+    let parts = Parts { spec, compressor: &setup.compressor, profile: &setup.profile, space: &setup.space, cost: &cost, limits };
+    summary_of(trials, &parts, stop, clock, facts)
 }
 
-fn summary_of(
-    trials: &[Trial],
-    parts: &Parts<'_>,
-    (cost, limits): (&dyn Fn(&Candidate) -> Result<Cost>, Limits),
-    stop: Stop,
-    clock: Clock,
-    facts: Facts,
-) -> Result<Summary> {
-    let Parts { spec, compressor, profile, space } = *parts;
+fn summary_of(trials: &[Trial], parts: &Parts<'_>, stop: Stop, clock: Clock, facts: Facts) -> Result<Summary> {
+    let Parts { spec, compressor, profile, space, cost, limits } = *parts;
     let view = View { space, cost, limits, horizon: horizon(&spec.search, &spec.constraints), history: trials };
     let rows = |plan: &Plan| layer_rows(compressor, profile, spec.device.batch, plan);
     let plain = compressor.outline_normalised(&Plan::identity(&compressor.layers), spec.device.batch)?;

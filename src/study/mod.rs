@@ -1,7 +1,7 @@
 //! A study: a spec, its journal of trials, and its front, in one folder.
 //!
-//! * [`journal`]: the append-only record; [`run`]: the loop that fills it; [`bench`]: what a spec becomes before the
-//!   loop can start; [`summarise`]: from the trials to the result, which is plain data ([`Summary`]); [`folder`]: the
+//! * [`Journal`]: the append-only record; [`run()`]: the loop that fills it; [`Bench`]: what a spec becomes before the
+//!   loop can start; [`summarise()`]: from the trials to the result, which is plain data ([`Summary`]); [`Folder`]: the
 //!   files of a study.
 
 mod bench;
