@@ -4,15 +4,12 @@
 //! which is the best r-rank matrix in the Frobenius norm (Eckart and Young, 1936). A convolution becomes a k×k
 //! convolution to r channels and a 1×1 convolution to the outputs; a matrix product becomes two.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use faer::Mat;
 use ndarray::{Array2, ArrayD, IxDyn};
-use sha2::{Digest, Sha256};
 
+use super::cache::{Cache, key};
 use crate::error::{Error, Result};
 
 /// Singular vectors and values of a matrix: W = U·diag(s)·Vᵀ, values falling.
@@ -59,35 +56,16 @@ impl Svd {
     }
 }
 
-/// Decompositions already made, by the content of the matrix. Emptied when it grows over its limit.
-#[derive(Debug, Default)]
-pub struct SvdCache {
-    made: Mutex<HashMap<[u8; 32], Arc<Svd>>>,
-}
+/// Decompositions already made.
+pub type SvdCache = Cache<Svd>;
 
 impl SvdCache {
-    const LIMIT: usize = 512 << 20;
-
     /// The decomposition of a matrix, made or found.
     ///
     /// # Errors
     /// As [`Svd::of`].
-    pub fn get(&self, matrix: &Array2<f32>) -> Result<Arc<Svd>> {
-        let mut hash = Sha256::new();
-        hash.update((matrix.nrows() as u64).to_le_bytes());
-        matrix.iter().for_each(|v| hash.update(v.to_le_bytes()));
-        let key: [u8; 32] = hash.finalize().into();
-        let lock = || self.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(found) = lock().get(&key) {
-            return Ok(Arc::clone(found));
-        }
-        let svd = Arc::new(Svd::of(matrix)?);
-        let mut made = lock();
-        if made.values().map(|s| s.bytes()).sum::<usize>() + svd.bytes() > Self::LIMIT {
-            made.clear();
-        }
-        made.insert(key, Arc::clone(&svd));
-        Ok(svd)
+    pub fn svd(&self, matrix: &Array2<f32>) -> Result<Arc<Svd>> {
+        self.get(key(matrix, &[]), || Svd::of(matrix), Svd::bytes)
     }
 }
 
@@ -132,12 +110,5 @@ mod tests {
     fn a_weight_with_outputs_on_the_second_axis_is_turned() {
         let w = ArrayD::from_shape_vec(vec![2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
         assert_eq!(as_matrix(&w, 1), ndarray::array![[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]);
-    }
-
-    #[test]
-    fn the_cache_finds_what_it_made() {
-        let cache = SvdCache::default();
-        let (a, b) = (cache.get(&matrix()).unwrap(), cache.get(&matrix()).unwrap());
-        assert!(Arc::ptr_eq(&a, &b));
     }
 }

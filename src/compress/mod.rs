@@ -4,6 +4,7 @@
 //! network of a plan. Order: channels go first, then what is left of a layer is split to its rank, then weights and
 //! activations are rounded, with ranges measured on the network that the first two steps made.
 
+mod cache;
 mod calibrate;
 pub mod decompose;
 mod fold_norm;
@@ -31,7 +32,7 @@ use crate::{
     graph::{
         Model,
         group::Channels,
-        layer::{LayerOp, Layers},
+        layer::{Layer, LayerOp, Layers},
         model::PLAN_KEY,
         shape::{self, Shapes},
         tensor,
@@ -41,7 +42,9 @@ use crate::{
     space::Plan,
     spec::QuantizeSpec,
 };
+use cache::Cache;
 use decompose::SvdCache;
+use ndarray::ArrayD;
 
 /// Calibration samples that a network with changed channels or ranks is measured on again.
 const RECALIBRATION: usize = 64;
@@ -63,6 +66,7 @@ pub struct Compressor {
     as_given: Model,
     pins: BTreeMap<String, Vec<usize>>,
     svd: SvdCache,
+    rounded: Cache<ArrayD<f32>>,
     calibration: Option<Calibration>,
 }
 
@@ -125,6 +129,7 @@ impl Compressor {
             as_given,
             pins: pins.clone(),
             svd: SvdCache::default(),
+            rounded: Cache::default(),
             calibration: None,
         })
     }
@@ -135,7 +140,7 @@ impl Compressor {
     /// If the data or the network cannot be run.
     pub fn calibrate(&mut self, data: Arc<Dataset>, samples: usize, threads: usize) -> Result<()> {
         let all = spread(data.len(), samples);
-        let statistics = calibrate::calibrate(&self.runtime, &self.model, &watches(&self.layers), &data, &all, threads)?;
+        let statistics = calibrate::calibrate(&self.runtime, &self.model, &watches(self.layers.layers.iter()), &data, &all, threads)?;
         let means = statistics.iter().map(|(name, s)| (name.clone(), s.means.clone())).collect();
         let again = spread(all.len(), RECALIBRATION).into_iter().map(|i| all[i]).collect();
         self.calibration = Some(Calibration { data, again, statistics, means });
@@ -158,13 +163,15 @@ impl Compressor {
         let layers = Layers::find(&structured.model, &shapes);
         let measured;
         let statistics = if plan.changes_structure() && precision.values().any(|p| p.integer_bits().is_some()) {
-            measured = calibrate::calibrate(&self.runtime, &structured.model, &watches(&layers), &calibration.data, &calibration.again, 1)?;
+            let quantized = |l: &Layer| precision.get(&l.name).is_some_and(|p| p.integer_bits().is_some());
+            let watch = watches(layers.layers.iter().filter(|l| quantized(l)));
+            measured = calibrate::calibrate(&self.runtime, &structured.model, &watch, &calibration.data, &calibration.again, 1)?;
             &measured
         } else {
             &calibration.statistics
         };
         let text = plan.to_yaml()?;
-        Ok(twin::quantize(&structured.model, &layers, &precision, statistics, &self.quantize, &text)?.to_bytes())
+        Ok(twin::quantize(&structured.model, &layers, &precision, statistics, (&self.quantize, &self.rounded), &text)?.to_bytes())
     }
 
     /// The plan's network without weights, with shapes at a batch. The plan that changes nothing stands for the network
@@ -200,10 +207,10 @@ fn part_precisions(plan: &Plan, structured: &Structured) -> BTreeMap<String, Pre
     parts.flat_map(|((_, t), names)| names.iter().map(|n| (n.clone(), t.precision))).collect()
 }
 
-fn watches(layers: &Layers) -> BTreeSet<Watch> {
+fn watches<'a>(layers: impl Iterator<Item = &'a Layer>) -> BTreeSet<Watch> {
     let axis = |op| if matches!(op, LayerOp::Conv | LayerOp::ConvTranspose) { 1 } else { -1 };
     let mut seen = BTreeSet::new();
-    layers.layers.iter().filter(|l| seen.insert(&l.input)).map(|l| Watch { value: l.input.clone(), axis: axis(l.op) }).collect()
+    layers.filter(|l| seen.insert(&l.input)).map(|l| Watch { value: l.input.clone(), axis: axis(l.op) }).collect()
 }
 
 /// Indices of `n` of `len` samples, evenly spread, in order.

@@ -196,7 +196,7 @@ fn split(
     let (first_weight, last_weight) = (format!("{}.first", layer.weight), format!("{}.last", layer.weight));
     let factors = if tensor::has_data(weight) {
         let w = tensor::to_f32(weight)?;
-        let (left, right) = svd.get(&as_matrix(&w, layer.out_axis))?.factors(rank);
+        let (left, right) = svd.svd(&as_matrix(&w, layer.out_axis))?.factors(rank);
         let transposed = layer.out_axis != 0;
         let shaped = |m: ndarray::Array2<f32>, dims: &[usize]| -> Result<ArrayD<f32>> {
             let values: Vec<f32> = if transposed { m.t().iter().copied().collect() } else { m.iter().copied().collect() };

@@ -8,7 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ndarray::ArrayD;
+
 use super::{
+    cache::{Cache, key},
     calibrate::Statistics,
     quantize::{Grid, activation_grid, fake_quantize_weight},
 };
@@ -38,7 +41,7 @@ pub fn quantize(
     layers: &Layers,
     precision: &BTreeMap<String, Precision>,
     statistics: &BTreeMap<String, Statistics>,
-    spec: &QuantizeSpec,
+    (spec, rounded): (&QuantizeSpec, &Cache<ArrayD<f32>>),
     plan: &str,
 ) -> Result<Model> {
     let quantized: Vec<(&Layer, u32)> =
@@ -62,7 +65,10 @@ pub fn quantize(
         }
         let weight = weights.get(layer.weight.as_str()).ok_or_else(|| Error::Internal(format!("no weight {}", layer.weight)))?;
         let per_channel = matches!(layer.op, LayerOp::Conv | LayerOp::ConvTranspose).then_some(layer.out_axis);
-        let folded = fake_quantize_weight(&tensor::to_f32(weight)?, per_channel, bits, spec.weights).mapv(|w| w * grid.scale);
+        let weight = tensor::to_f32(weight)?;
+        let settings = [u64::from(bits), per_channel.map_or(u64::MAX, |a| a as u64), spec.weights as u64];
+        let make = || Ok(fake_quantize_weight(&weight, per_channel, bits, spec.weights));
+        let folded = rounded.get(key(&weight, &settings), make, |w| 4 * w.len())?.mapv(|w| w * grid.scale);
         patch.tensors.insert(layer.weight.clone(), tensor::from_f32(&layer.weight, &folded));
         let mut node = model.graph().node[layer.node].clone();
         node.input[0] = integers;
