@@ -17,8 +17,8 @@ use gulliver::{
     study::Bench,
 };
 
-const ROUNDS: usize = 7;
-const SAMPLES: usize = 500;
+const ROUNDS: usize = 5;
+const SAMPLES: usize = 2000;
 
 fn main() {
     let runtime = Runtime::start(&mut |notice| println!("{notice}")).unwrap();

@@ -47,7 +47,7 @@ use decompose::SvdCache;
 use ndarray::ArrayD;
 
 /// Calibration samples that a network with changed channels or ranks is measured on again.
-const RECALIBRATION: usize = 64;
+const RECALIBRATION: usize = 32;
 
 /// A network ready to be compressed by any plan. Shared between threads.
 pub struct Compressor {
