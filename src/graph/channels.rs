@@ -6,7 +6,7 @@ use super::{
     Index,
     group::{Channels, ShapeEntry, Slice},
     layer::{LayerOp, Layers},
-    model::{int_attribute, ints_attribute},
+    model::{captured, int_attribute, ints_attribute},
     proto::NodeProto,
     shape::Shapes,
 };
@@ -120,8 +120,9 @@ impl<'a> Tracer<'a> {
             "Pad" => self.pad(node),
             _ => None,
         };
-        if known.is_none() {
-            for input in &node.input {
+        let inner = captured(node);
+        if known.is_none() || !inner.is_empty() {
+            for input in node.input.iter().map(String::as_str).chain(inner) {
                 self.freeze(input, &format!("{} {} reads its channels", node.op_type(), node.name()));
             }
         }

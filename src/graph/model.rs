@@ -152,7 +152,7 @@ pub struct Index<'m> {
     pub constants: HashMap<&'m str, &'m TensorProto>,
     /// Node that makes a value.
     pub producer: HashMap<&'m str, usize>,
-    /// (node, input slot) pairs that read a value, in node order.
+    /// (node, input slot) pairs that read a value, in node order; a slot of `usize::MAX` is a read from a subgraph.
     pub consumers: HashMap<&'m str, Vec<(usize, usize)>>,
     /// Names of the graph's outputs.
     pub outputs: HashSet<&'m str>,
@@ -174,6 +174,9 @@ impl<'m> Index<'m> {
             }
             for (slot, input) in node.input.iter().enumerate().filter(|(_, n)| !n.is_empty()) {
                 index.consumers.entry(input).or_default().push((i, slot));
+            }
+            for name in captured(node) {
+                index.consumers.entry(name).or_default().push((i, usize::MAX));
             }
             if node.op_type() == "Constant"
                 && let (Some(t), Some(out)) =
@@ -207,6 +210,20 @@ impl<'m> Index<'m> {
     pub fn ints(&self, name: &str) -> Option<Vec<i64>> {
         self.constants.get(name).and_then(|t| tensor::to_i64(t))
     }
+}
+
+/// Values that a node's subgraphs read, those they make themselves included.
+pub fn captured(node: &NodeProto) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut todo: Vec<&NodeProto> = vec![node];
+    while let Some(at) = todo.pop() {
+        for graph in at.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
+            names.extend(graph.node.iter().flat_map(|n| &n.input).filter(|i| !i.is_empty()).map(String::as_str));
+            names.extend(graph.output.iter().map(|o| o.name()));
+            todo.extend(&graph.node);
+        }
+    }
+    names
 }
 
 /// Attribute of a node by name.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{
-    model::Model,
+    model::{Model, captured},
     proto::{NodeProto, StringStringEntryProto, TensorProto},
 };
 use crate::error::{Error, Result};
@@ -67,17 +67,8 @@ impl Patch {
 }
 
 /// Names read by nodes, subgraphs included.
-pub(crate) fn used_values<'a>(nodes: impl Iterator<Item = &'a NodeProto>) -> HashSet<String> {
-    let mut used = HashSet::new();
-    let mut todo: Vec<&NodeProto> = nodes.collect();
-    while let Some(node) = todo.pop() {
-        used.extend(node.input.iter().cloned());
-        for graph in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
-            todo.extend(&graph.node);
-            used.extend(graph.output.iter().map(|o| o.name().to_string()));
-        }
-    }
-    used
+fn used_values<'a>(nodes: impl Iterator<Item = &'a NodeProto>) -> HashSet<String> {
+    nodes.flat_map(|n| n.input.iter().map(String::as_str).chain(captured(n))).map(String::from).collect()
 }
 
 /// Checks that every value is made once, before it is read, and that the graph's outputs exist.
