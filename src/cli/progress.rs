@@ -41,7 +41,7 @@ impl Progress {
         let prunable = groups.iter().filter(|g| g.frozen.is_none()).count();
         eprintln!(
             "{}: {} layers ({} left in float), {prunable} prunable groups, a space of 10^{:.1} candidates",
-            spec.model.display(),
+            spec.model.file_name().unwrap_or_default().display(),
             layers.layers.len(),
             layers.skipped.len(),
             bench.space.log10_size()
@@ -63,7 +63,7 @@ impl Progress {
         }
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(spec.search.trials as u64);
-            let style = ProgressStyle::with_template("{spinner} [{elapsed_precise}] {bar:24} {pos}/{len} {msg}");
+            let style = ProgressStyle::with_template("{spinner} [{elapsed_precise}] {bar:24} {pos}/{len} {wide_msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_position(searched(history) as u64);
             bar.enable_steady_tick(Duration::from_millis(200));
@@ -129,7 +129,7 @@ impl Progress {
             ok.min_by(|a, b| a.2.latency_ms.total_cmp(&b.2.latency_ms))
         };
         let Some((trial, score, cost)) = best(true).or_else(|| best(false)) else { return "nothing within the budget yet".into() };
-        let drop = if self.points { format!("{:+.2} points", -100.0 * score.drop) } else { format!("loss {:.4}", score.drop) };
+        let drop = if self.points { format!("accuracy {:+.2} points", -100.0 * score.drop) } else { format!("loss {:.4}", score.drop) };
         format!("best: trial {trial}, {:.2} x float latency, {drop}", cost.latency_ms / float)
     }
 }
