@@ -163,16 +163,7 @@ impl Error {
     /// What the user can do about it, where we know.
     pub fn remedy(&self) -> Option<&str> {
         match self {
-            Self::Io { source, .. } => match source.kind() {
-                std::io::ErrorKind::StorageFull => {
-                    Some("free some disk space, then run the same command again: it goes on where it stopped")
-                }
-                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                    Some("check the permissions, or name another folder")
-                }
-                std::io::ErrorKind::NotFound => Some("check the path; paths in a spec are relative to the spec's folder"),
-                _ => None,
-            },
+            Self::Io { action, source, .. } => Some(io_remedy(action, source.kind())),
             Self::Spec { remedy, .. }
             | Self::Model { remedy, .. }
             | Self::Layer { remedy, .. }
@@ -191,6 +182,22 @@ impl Error {
             Self::Internal(_) => 1,
             _ => 2,
         }
+    }
+}
+
+/// What can be done about an error of the operating system's.
+fn io_remedy(action: &str, kind: std::io::ErrorKind) -> &'static str {
+    use std::io::ErrorKind as Kind;
+    match kind {
+        Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => {
+            "free some disk space, then run the same command again: it goes on where it stopped"
+        }
+        Kind::PermissionDenied | Kind::ReadOnlyFilesystem => "check the permissions, or name another folder",
+        Kind::NotFound if action == "read" => "check the path; paths in a spec are relative to the spec's folder",
+        Kind::NotFound | Kind::NotADirectory | Kind::AlreadyExists => "name a folder that is there, or can be made there",
+        Kind::IsADirectory => "name a file, not a folder",
+        Kind::InvalidData => "give a text file in UTF-8",
+        _ => "check the path and the disk, then run the same command again",
     }
 }
 

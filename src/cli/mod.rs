@@ -1,6 +1,23 @@
 //! The command line: one file a command. Only this module prints.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the binary's side: this is where people are spoken to")]
 
+/// `println!` that ends the program, and does not panic, when what reads our output has gone or its disk is full.
+macro_rules! println {
+    ($($part:tt)*) => { $crate::cli::to_stdout(format_args!("{}\n", format_args!($($part)*))) };
+}
+
+/// `print!`, with the same care.
+macro_rules! print {
+    ($($part:tt)*) => { $crate::cli::to_stdout(format_args!($($part)*)) };
+}
+
+/// `eprintln!` that goes on when nobody can listen: a study does not die of a closed terminal.
+macro_rules! eprintln {
+    ($($part:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($part)*)));
+    }};
+}
+
 mod compress;
 mod data;
 mod device;
@@ -14,7 +31,7 @@ mod status;
 mod table;
 mod tune;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, io::Write as _, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 
@@ -138,6 +155,17 @@ pub fn show_error(error: &Error, json: bool) {
             serde_json::json!({ "error": error.to_string(), "because": causes, "help": error.remedy(), "exit_code": error.exit_code() })
         );
     }
+}
+
+fn to_stdout(text: std::fmt::Arguments<'_>) {
+    let mut stdout = std::io::stdout();
+    let Err(e) = stdout.write_fmt(text).and_then(|()| stdout.flush()) else { return };
+    if e.kind() == std::io::ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
+    let error = Error::io("write", "standard output")(e);
+    show_error(&error, false);
+    std::process::exit(i32::from(error.exit_code()));
 }
 
 fn start_runtime() -> Result<Runtime> {

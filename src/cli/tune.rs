@@ -34,7 +34,7 @@ pub struct Tune {
     time: Option<Seconds>,
     /// Trials the search may make
     #[arg(long)]
-    trials: Option<usize>,
+    trials: Option<std::num::NonZeroUsize>,
     /// Evaluations at once, one thread each; by default one a core
     #[arg(long)]
     jobs: Option<usize>,
@@ -50,7 +50,7 @@ impl Tune {
     /// Runs the study.
     pub fn run(&self) -> Result<Done> {
         let mut spec = Spec::load(&self.spec)?;
-        spec.search.trials = self.trials.unwrap_or(spec.search.trials);
+        spec.search.trials = self.trials.map_or(spec.search.trials, std::num::NonZeroUsize::get);
         spec.search.time = self.time.or(spec.search.time);
         spec.search.seed = self.seed.unwrap_or(spec.search.seed);
         let dir = self.study.clone().unwrap_or_else(|| Path::new("studies").join(self.spec.file_stem().unwrap_or_default()));

@@ -13,6 +13,8 @@ mod normalise;
 mod prune;
 pub mod quantize;
 mod structure;
+#[cfg(test)]
+mod tests;
 mod twin;
 
 use std::{
@@ -24,7 +26,6 @@ use std::{
 pub use calibrate::{Statistics, Watch};
 pub use histogram::Histogram;
 pub use structure::{Means, Structured};
-pub use twin::MARK;
 
 use crate::{
     data::Dataset,

@@ -6,7 +6,7 @@
 
 use crate::{
     error::Result,
-    graph::Model,
+    graph::{Index, Model, patch::Patch},
     runtime::{Runtime, optimise_basic},
 };
 
@@ -20,5 +20,26 @@ pub fn normalise(runtime: &Runtime, model: &Model) -> Result<Model> {
     plain.proto.metadata_props.clone_from(&model.proto.metadata_props);
     plain.proto.producer_name.clone_from(&model.proto.producer_name);
     plain.proto.producer_version.clone_from(&model.proto.producer_version);
-    Ok(plain)
+    own_biases(&plain)
+}
+
+/// Gives each layer a bias of its own where an optimiser or exporter merged equal ones: pruning cuts them apart.
+fn own_biases(model: &Model) -> Result<Model> {
+    let index = Index::new(model);
+    let mut patch = Patch::new("a bias for each layer");
+    for (i, node) in model.graph().node.iter().enumerate() {
+        if !matches!(node.op_type(), "Conv" | "ConvTranspose" | "Gemm") {
+            continue;
+        }
+        let Some(bias) = node.input.get(2).filter(|b| index.readers(b).len() > 1) else { continue };
+        let Some(tensor) = index.constants.get(bias.as_str()) else { continue };
+        let mut own = (*tensor).clone();
+        let name = format!("{}.bias.own", node.name());
+        own.name = Some(name.clone());
+        patch.tensors.insert(name.clone(), own);
+        let mut node = node.clone();
+        node.input[2] = name;
+        patch.replace.insert(i, vec![node]);
+    }
+    if patch.replace.is_empty() { Ok(model.clone()) } else { patch.apply(model) }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use ndarray::{Array1, ArrayD, Axis, IxDyn};
+use ndarray::{ArrayD, Axis, IxDyn};
 
 use super::{
     decompose::{SvdCache, as_matrix},
@@ -17,6 +17,7 @@ use crate::{
         Model,
         group::Channels,
         layer::{Layer, LayerOp, Layers},
+        model::ints_attribute,
         patch::Patch,
         proto::{NodeProto, TensorProto},
         tensor,
@@ -41,7 +42,7 @@ pub type Means = BTreeMap<String, Vec<f64>>;
 /// Applies a plan's channels and ranks.
 ///
 /// `means` corrects the biases of layers that lose input channels by what those channels gave on average; without it
-/// the channels count as zero. Neither weights nor means are read if the model is a skeleton.
+/// the channels count as zero. A skeleton gets the biases that the correction would make, without data.
 ///
 /// # Errors
 /// If the plan asks for what the model cannot take; [`Plan::check`] finds such plans beforehand.
@@ -66,9 +67,19 @@ pub fn restructure(
     };
     let mut nodes: BTreeMap<usize, NodeProto> = BTreeMap::new();
     if !gone.is_empty() {
-        if let Some(means) = means {
-            for (l, layer) in layers.layers.iter().enumerate() {
-                correct_bias(layer, &channels.columns[l], &gone, means, &find, &mut patch, &mut nodes, model)?;
+        for (l, layer) in layers.layers.iter().enumerate() {
+            let lost: Vec<usize> =
+                (0..channels.columns[l].len()).filter(|&c| channels.columns[l][c].is_some_and(|u| gone.contains(&u))).collect();
+            if lost.is_empty() || layer.is_depthwise() || layer.op == LayerOp::MatMul {
+                continue;
+            }
+            let node = &model.graph().node[layer.node];
+            if let Some((mut bias, node)) = corrected_bias(layer, node, &lost, means, &find)? {
+                if layer.bias.is_none() && !channels.rows[l].is_empty() {
+                    bias = select(&bias, 0, &kept_indices(&channels.rows[l], &gone))?;
+                }
+                patch.tensors.insert(bias.name().to_string(), bias);
+                nodes.insert(layer.node, node);
             }
         }
         for slice in &channels.slices {
@@ -115,53 +126,46 @@ fn kept_indices(units: &[Option<usize>], gone: &HashSet<usize>) -> Vec<usize> {
     units.iter().enumerate().filter(|(_, u)| u.is_none_or(|u| !gone.contains(&u))).map(|(i, _)| i).collect()
 }
 
-/// Adds to a layer's bias what its lost input channels gave on average.
-#[expect(clippy::too_many_arguments, reason = "the state of one rewrite, used in one place")]
-fn correct_bias(
+/// A layer's bias with what its lost input channels gave on average, and the node that reads it.
+fn corrected_bias(
     layer: &Layer,
-    columns: &[Option<usize>],
-    gone: &HashSet<usize>,
-    means: &Means,
+    node: &NodeProto,
+    lost: &[usize],
+    means: Option<&Means>,
     find: &impl Fn(&BTreeMap<String, TensorProto>, &str) -> Result<TensorProto>,
-    patch: &mut Patch,
-    nodes: &mut BTreeMap<usize, NodeProto>,
-    model: &Model,
-) -> Result<()> {
-    let Some(mean) = means.get(&layer.input).filter(|m| m.len() == columns.len()) else { return Ok(()) };
-    let lost: Vec<usize> = (0..columns.len()).filter(|&c| columns[c].is_some_and(|u| gone.contains(&u))).collect();
-    if lost.is_empty() || layer.is_depthwise() || layer.op == LayerOp::MatMul {
-        return Ok(());
+) -> Result<Option<(TensorProto, NodeProto)>> {
+    let none = BTreeMap::new();
+    let name = layer.bias.clone().unwrap_or_else(|| format!("{}.bias.corrected", layer.name));
+    let mut node = node.clone();
+    if layer.bias.is_none() {
+        node.input.truncate(2);
+        node.input.push(name.clone());
     }
-    let weight = find(&patch.tensors, &layer.weight)?;
+    let weight = find(&none, &layer.weight)?;
     if !tensor::has_data(&weight) {
-        return Ok(());
+        return Ok(layer.bias.is_none().then(|| (tensor::without_data(&name, &[layer.channels_out]), node)));
     }
+    let Some(mean) = means.and_then(|m| m.get(&layer.input)).filter(|m| lost.iter().all(|&c| c < m.len())) else { return Ok(None) };
+    // A transposed convolution spreads its taps over that many outputs.
+    let spread = match layer.op {
+        LayerOp::ConvTranspose => ints_attribute(&node, "strides").map_or(1.0, |s| s.iter().product::<i64>() as f64),
+        _ => 1.0,
+    };
     let weight = tensor::to_f32(&weight)?;
     let mut shift = vec![0.0_f64; layer.channels_out];
-    for &c in &lost {
+    for &c in lost {
         let column = weight.index_axis(Axis(layer.in_axis), c);
         let out_axis = if layer.out_axis > layer.in_axis { layer.out_axis - 1 } else { layer.out_axis };
         for (o, taps) in column.axis_iter(Axis(out_axis)).enumerate() {
-            shift[o] += mean[c] * taps.iter().map(|&w| f64::from(w)).sum::<f64>();
+            shift[o] += mean[c] / spread * taps.iter().map(|&w| f64::from(w)).sum::<f64>();
         }
     }
-    let name = layer.bias.clone().unwrap_or_else(|| format!("{}.bias.corrected", layer.name));
-    let old = match &layer.bias {
-        Some(bias) => tensor::to_f32(&find(&patch.tensors, bias)?)?,
+    let mut bias = match &layer.bias {
+        Some(bias) => tensor::to_f32(&find(&none, bias)?)?,
         None => ArrayD::zeros(IxDyn(&[layer.channels_out])),
     };
-    let shift = Array1::from_iter(shift.into_iter().map(|v| v as f32));
-    let shape = old.shape().to_vec();
-    let new = (old.into_shape_with_order(layer.channels_out).map_err(|e| Error::Internal(e.to_string()))? + shift)
-        .into_shape_with_order(IxDyn(&shape))
-        .map_err(|e| Error::Internal(e.to_string()))?;
-    patch.tensors.insert(name.clone(), tensor::from_f32(&name, &new));
-    if layer.bias.is_none() {
-        let node = nodes.entry(layer.node).or_insert_with(|| model.graph().node[layer.node].clone());
-        node.input.truncate(2);
-        node.input.push(name);
-    }
-    Ok(())
+    bias.iter_mut().zip(&shift).for_each(|(b, s)| *b = (f64::from(*b) + s) as f32);
+    Ok(Some((tensor::from_f32(&name, &bias), node)))
 }
 
 /// A constant cut to some indices of an axis; dims only for a constant without data.

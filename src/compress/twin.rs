@@ -20,7 +20,7 @@ use crate::{
     graph::{
         Model,
         layer::{Layer, LayerOp, Layers},
-        model::{PLAN_KEY, PRECISION_KEY},
+        model::{PLAN_KEY, PRECISION_KEY, SIMULATION_MARK},
         patch::Patch,
         proto::{NodeProto, TensorProto},
         tensor,
@@ -28,9 +28,6 @@ use crate::{
     precision::Precision,
     spec::QuantizeSpec,
 };
-
-/// Marks nodes that only simulate integers: they cost nothing on the chip.
-pub const MARK: &str = ".fakequant.";
 
 /// Makes the twin of a float model whose nodes get these precisions.
 ///
@@ -58,7 +55,7 @@ pub fn quantize(
             .get(&layer.input)
             .ok_or_else(|| Error::Internal(format!("the input {} of {} was not calibrated", layer.input, layer.name)))?;
         let grid = activation_grid(&stats.histogram, bits, spec);
-        let integers = format!("{}{MARK}int{bits}", layer.input);
+        let integers = format!("{}{SIMULATION_MARK}int{bits}", layer.input);
         let mut nodes = Vec::new();
         if done.insert(integers.clone()) {
             nodes = simulate(&layer.input, &integers, grid, &mut patch);

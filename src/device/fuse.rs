@@ -3,7 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::graph::{Index, Model, model::ints_attribute, proto::NodeProto, shape::Shapes};
+use crate::graph::{
+    Index, Model,
+    model::{SIMULATION_MARK, ints_attribute},
+    proto::NodeProto,
+    shape::Shapes,
+};
 
 /// How an operator behaves for fusion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,7 +180,7 @@ impl<'m> View<'m> {
         if node.input.iter().all(|i| i.is_empty() || self.constants.contains(i.as_str())) || matches!(op, "Shape" | "Size") {
             return Role::Constant;
         }
-        if node.name().contains(".fakequant.") {
+        if node.name().contains(SIMULATION_MARK) {
             return Role::Free;
         }
         match op {

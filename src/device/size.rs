@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::{
     graph::{
         Model,
-        model::int_attribute,
+        model::{SIMULATION_MARK, int_attribute},
         proto::{NodeProto, TensorProto, tensor_proto::DataType},
         tensor,
     },
@@ -48,7 +48,8 @@ pub fn deployed_bytes(model: &Model, precision: &BTreeMap<String, Precision>) ->
         }
     };
     let inline = graph.node.iter().filter(|n| n.op_type() == "Constant").flat_map(|n| &n.attribute).filter_map(|a| a.t.as_ref());
-    let stored = graph.initializer.iter().chain(inline).map(bytes).fold(0u64, u64::saturating_add);
+    let simulated = |t: &&TensorProto| t.name().contains(SIMULATION_MARK);
+    let stored = graph.initializer.iter().chain(inline).filter(|t| !simulated(t)).map(bytes).fold(0u64, u64::saturating_add);
     stored.saturating_add(dequantize)
 }
 

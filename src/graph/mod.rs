@@ -8,6 +8,8 @@
 //! This module mirrors ONNX and knows nothing of plans, chips or searches.
 
 mod channels;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod fold;
 pub mod group;
 pub mod layer;

@@ -18,6 +18,9 @@ pub const PLAN_KEY: &str = "gulliver.plan";
 /// Metadata key for the precision of each node of a compressed model (JSON: node name → precision).
 pub const PRECISION_KEY: &str = "gulliver.precision";
 
+/// In the names of nodes and constants that only simulate integers: the chip neither runs nor stores them.
+pub const SIMULATION_MARK: &str = ".fakequant.";
+
 /// A parsed ONNX model.
 #[derive(Debug, Clone)]
 pub struct Model {

@@ -42,10 +42,8 @@ impl Space {
         let mut keep = vec![vec![Keep(1.0)]; n];
         let mut rank = vec![vec![Rank::Full]; n];
         for rule in rules {
-            if let Some(idle) = rule.layers.idle(&layers.layers).first() {
-                return Err(unmatched(spec.0, line_of(spec.1, idle), idle, layers));
-            }
-            for (l, _) in layers.layers.iter().enumerate().filter(|(_, layer)| rule.layers.pick(layer)) {
+            let picked = rule.layers.pick(&layers.layers).map_err(|idle| unmatched(spec.0, line_of(spec.1, idle), idle, layers))?;
+            for l in (0..n).filter(|&l| picked[l]) {
                 if let Some(options) = &rule.precision {
                     precision[l].clone_from(options);
                 }

@@ -85,10 +85,9 @@ impl Plan {
         let file: PlanFile = parse_yaml(path, &text)?;
         let mut plan = Self::identity(layers);
         for rule in &file.treatments {
-            if let Some(idle) = rule.layers.idle(&layers.layers).first() {
-                return Err(unmatched(path, line_of(&text, idle), idle, layers));
-            }
-            for (layer, (_, treatment)) in layers.layers.iter().zip(&mut plan.treatments).filter(|(l, _)| rule.layers.pick(l)) {
+            let picked = rule.layers.pick(&layers.layers).map_err(|idle| unmatched(path, line_of(&text, idle), idle, layers))?;
+            for (l, layer) in layers.layers.iter().enumerate().filter(|(l, _)| picked[*l]) {
+                let treatment = &mut plan.treatments[l].1;
                 if let Some(precision) = rule.precision {
                     treatment.precision = precision;
                 }

@@ -2,6 +2,8 @@
 
 mod pattern;
 mod rule;
+#[cfg(test)]
+mod tests;
 mod units;
 
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use pattern::Patterns;
 pub use rule::{Keep, PlanRule, Rank, SpaceRule};
-pub use units::{Drop, Seconds, Share};
+pub use units::{MaxDrop, Seconds, Share};
 
 use crate::{
     data::{Input, Metric, Source},
@@ -73,7 +75,7 @@ pub struct DeviceSpec {
 #[serde(deny_unknown_fields, default)]
 pub struct Constraints {
     /// Largest drop of the metric: `1.0%` is a point of top1, top5 or agreement; for other metrics a number in their own units.
-    pub accuracy_drop: Option<Drop>,
+    pub accuracy_drop: Option<MaxDrop>,
     /// Largest predicted latency of a batch, milliseconds.
     pub latency_ms: Option<f64>,
     /// Largest deployed size, megabytes (10⁶ bytes).
@@ -235,6 +237,13 @@ impl Spec {
         if !(0.5..1.0).contains(&spec.constraints.confidence.0) {
             return Err(fail("confidence", "constraints.confidence must be from 50% to below 100%".into(), "95% is usual"));
         }
+        if spec.search.trials == 0 {
+            return Err(fail(
+                "trials",
+                "search.trials is 0".into(),
+                "give at least 1; to measure a model alone there is `gulliver evaluate`",
+            ));
+        }
         if spec.search.asked_together == 0 || spec.search.give_up_at.is_nan() || spec.search.give_up_at < 1.0 {
             return Err(fail(
                 "search",
@@ -275,6 +284,10 @@ pub fn parse_yaml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Re
         let line = e.location().map(|l| l.line());
         let message = e.to_string();
         let message = message.split(" at line ").next().unwrap_or(&message).to_string();
+        let message = ["usize", "u64", "f64", "f32"]
+            .iter()
+            .zip(["a whole number", "a whole number", "a number", "a number"])
+            .fold(message, |m, (rust, plain)| m.replace(&format!("expected {rust}"), &format!("expected {plain}")));
         let remedy = if message.contains("unknown field") {
             "check the spelling, or remove the key"
         } else {

@@ -13,24 +13,28 @@ use crate::graph::layer::Layer;
 pub struct Patterns(pub Vec<String>);
 
 impl Patterns {
-    /// Whether a pattern picks a layer. `first` and `last` pick the layers at the network's ends, whatever their names.
-    pub fn picks(pattern: &str, layer: &Layer) -> bool {
-        match pattern {
-            "first" if layer.first => true,
-            "last" if layer.last => true,
-            exact if exact == layer.name => true,
-            glob => matcher(glob).is_ok_and(|m| m.is_match(&layer.name)),
+    /// Which of a network's layers the patterns pick. A pattern that is a layer's whole name picks that layer alone, however
+    /// much it looks like a glob; `first` and `last` pick the layers at the network's ends.
+    ///
+    /// # Errors
+    /// The pattern that picks none.
+    pub fn pick(&self, layers: &[Layer]) -> Result<Vec<bool>, &str> {
+        let mut picked = vec![false; layers.len()];
+        for pattern in &self.0 {
+            let named = layers.iter().any(|l| l.name == *pattern);
+            let glob = matcher(pattern).ok();
+            let fits = |l: &Layer| match pattern.as_str() {
+                name if named => l.name == name,
+                "first" => l.first,
+                "last" => l.last,
+                _ => glob.as_ref().is_some_and(|g| g.is_match(&l.name)),
+            };
+            if !layers.iter().any(fits) {
+                return Err(pattern);
+            }
+            picked.iter_mut().zip(layers).for_each(|(p, l)| *p |= fits(l));
         }
-    }
-
-    /// Whether any pattern picks a layer.
-    pub fn pick(&self, layer: &Layer) -> bool {
-        self.0.iter().any(|p| Self::picks(p, layer))
-    }
-
-    /// The patterns that pick none of the layers.
-    pub fn idle<'a>(&'a self, layers: &[Layer]) -> Vec<&'a str> {
-        self.0.iter().filter(|p| !layers.iter().any(|l| Self::picks(p, l))).map(String::as_str).collect()
+        Ok(picked)
     }
 }
 

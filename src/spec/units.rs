@@ -50,26 +50,30 @@ impl Serialize for Share {
 
 /// A loss of the metric that may not be exceeded: a share (`1.0%`, 0.01) or a number in the metric's own units.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Drop(pub f64);
+pub struct MaxDrop(pub f64);
 
-impl<'de> Deserialize<'de> for Drop {
+impl<'de> Deserialize<'de> for MaxDrop {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
         impl de::Visitor<'_> for Visitor {
-            type Value = Drop;
+            type Value = MaxDrop;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a drop such as 1.0%, or a number in the metric's units")
             }
-            fn visit_f64<E: de::Error>(self, v: f64) -> Result<Drop, E> {
-                if v >= 0.0 && v.is_finite() { Ok(Drop(v)) } else { Err(E::custom(format!("{v} is not a drop: give a number from 0 up"))) }
+            fn visit_f64<E: de::Error>(self, v: f64) -> Result<MaxDrop, E> {
+                if v >= 0.0 && v.is_finite() {
+                    Ok(MaxDrop(v))
+                } else {
+                    Err(E::custom(format!("{v} is not a drop: give a number from 0 up")))
+                }
             }
-            fn visit_u64<E: de::Error>(self, v: u64) -> Result<Drop, E> {
+            fn visit_u64<E: de::Error>(self, v: u64) -> Result<MaxDrop, E> {
                 self.visit_f64(v as f64)
             }
-            fn visit_i64<E: de::Error>(self, v: i64) -> Result<Drop, E> {
+            fn visit_i64<E: de::Error>(self, v: i64) -> Result<MaxDrop, E> {
                 self.visit_f64(v as f64)
             }
-            fn visit_str<E: de::Error>(self, v: &str) -> Result<Drop, E> {
+            fn visit_str<E: de::Error>(self, v: &str) -> Result<MaxDrop, E> {
                 let number = v.trim().strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok());
                 number.map_or_else(|| Err(E::custom(format!("\"{v}\" is not a drop such as 1.0%"))), |n| self.visit_f64(n / 100.0))
             }
@@ -78,7 +82,7 @@ impl<'de> Deserialize<'de> for Drop {
     }
 }
 
-impl Serialize for Drop {
+impl Serialize for MaxDrop {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64(self.0)
     }

@@ -146,11 +146,15 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write_atomically(path, text.as_bytes())
 }
 
-/// Writes a file so that others see the old one or the new one, never a part.
+/// Writes a file so that others see the old one or the new one, never a part. What is no file, such as `/dev/stdout`, is
+/// written into and never replaced.
 ///
 /// # Errors
 /// If the folder cannot be written to.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
+        return fs::OpenOptions::new().write(true).open(path).and_then(|mut f| f.write_all(bytes)).map_err(Error::io("write", path));
+    }
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let written = fs::File::create(&temporary).and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all()));
@@ -181,6 +185,16 @@ mod tests {
         fs::create_dir_all(&study).unwrap();
         fs::create_dir_all(&data).unwrap();
         assert_eq!(relative(&data, &study), PathBuf::from("../../data"));
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced_by_one() {
+        let root = tempfile::tempdir().unwrap();
+        let pipe = root.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &pipe).unwrap();
+        write_atomically(&pipe, b"text").unwrap();
+        assert!(fs::symlink_metadata(&pipe).unwrap().is_symlink());
+        assert!(write_atomically(root.path(), b"text").is_err());
     }
 
     #[test]

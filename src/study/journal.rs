@@ -61,18 +61,22 @@ impl Journal {
             }
             Err(TryLockError::Error(e)) => return Err(Error::io("lock", &path)(e)),
         }
+        // What the file says it holds, and not what a device put in its place would give without end.
+        let length = file.metadata().map_err(Error::io("read", &path))?.len();
         let mut text = String::new();
-        file.read_to_string(&mut text).map_err(Error::io("read", &path))?;
+        (&mut file).take(length).read_to_string(&mut text).map_err(Error::io("read", &path))?;
         let (old, trials, whole) = parse(dir, &text)?;
         let mut journal = Self { path, file };
-        match old {
-            Some(old) => check(dir, &old, fingerprint)?,
-            None => journal.write(fingerprint)?,
+        if let Some(old) = &old {
+            check(dir, old, fingerprint)?;
         }
-        if old_was_torn(&text, whole) {
+        if whole < text.len() {
             journal.file.set_len(whole as u64).map_err(Error::io("write", &journal.path))?;
         }
         journal.file.seek(SeekFrom::End(0)).map_err(Error::io("write", &journal.path))?;
+        if old.is_none() {
+            journal.write(fingerprint)?;
+        }
         Ok((journal, trials))
     }
 
@@ -101,10 +105,6 @@ impl Journal {
         line.push('\n');
         self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data()).map_err(Error::io("write", &self.path))
     }
-}
-
-fn old_was_torn(text: &str, whole: usize) -> bool {
-    whole < text.len()
 }
 
 /// Fingerprint, trials, and the length of the part that is whole.

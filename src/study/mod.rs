@@ -10,6 +10,8 @@ mod journal;
 mod run;
 mod summarise;
 pub mod summary;
+#[cfg(test)]
+mod tests;
 
 pub use bench::{Bench, dataset, input_specs, open_folder, summary_of_run};
 pub use folder::{Clock, Folder, write_atomically};

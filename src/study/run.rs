@@ -128,8 +128,10 @@ impl Loop<'_, '_> {
             if time_is_up() {
                 return Ok(Stop::Time { seconds: spec.time.map_or(0.0, |t| t.0) });
             }
-            // A batch is asked for with what was known when it began, also when it is resumed half-way.
-            let done = searched.len() % size;
+            // A batch is asked for with what was known when it began, also when it is resumed half-way; after a rollback a new
+            // one begins.
+            let since = self.out.1.iter().rposition(|t| t.origin == Origin::Rollback).map_or(0, |i| i + 1);
+            let done = searched.iter().filter(|&&i| i >= since).count() % size;
             let known = if done == 0 { self.out.1.len() } else { searched[searched.len() - done] };
             let mut rng = ChaCha8Rng::seed_from_u64(spec.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(known as u64));
             let objective = self.objective;

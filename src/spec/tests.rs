@@ -1,0 +1,211 @@
+//! Specs and plans as people write them.
+
+use std::{collections::BTreeMap, fs};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    graph::{fixture::Net, group::Channels, layer::Layers, shape},
+    precision::Precision,
+    space::{Plan, Treatment},
+};
+
+const SMALLEST: &str = "model: m.onnx
+data:
+  calibration: {file: c.npz}
+  validation: {file: v.npz}
+device: {name: ascend310p3}
+";
+
+/// Reads a spec from a folder with the files that it names.
+fn load(text: &str) -> Result<Spec> {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["m.onnx", "c.npz", "v.npz"] {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    let path = folder.path().join("spec.yaml");
+    fs::write(&path, text).unwrap();
+    Spec::load(&path)
+}
+
+/// Line and message of the error of the smallest spec with more lines behind; the smallest has five.
+fn error(more: &str) -> (Option<usize>, String) {
+    match load(&format!("{SMALLEST}{more}")) {
+        Err(Error::Spec { line, message, remedy, .. }) => {
+            assert!(remedy.is_some(), "no remedy for: {message}");
+            (line, message)
+        }
+        other => panic!("{more:?} gave {other:?}"),
+    }
+}
+
+fn refused(more: &str, line: usize, word: &str) {
+    let (at, message) = error(more);
+    assert!(at == Some(line) && message.contains(word), "{more:?}: line {at:?}: {message}");
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let spec = load(SMALLEST).unwrap();
+    assert_eq!(spec.metric, Metric::default());
+    assert_eq!(spec.device.batch, 1);
+    let Constraints { accuracy_drop, latency_ms, size_mb, confidence } = spec.constraints;
+    assert_eq!((accuracy_drop, latency_ms, size_mb, confidence), (None, None, None, Share(0.95)));
+    let QuantizeSpec { activations, weights, percentile } = spec.quantize;
+    assert_eq!((activations, weights, percentile), (RangeRule::Percentile, RangeRule::Mse, Share(0.9999)));
+    let SearchSpec { strategy, trials, time, seed, asked_together, give_up_at } = spec.search;
+    assert_eq!((strategy, trials, time, seed, asked_together, give_up_at), (StrategyName::Evolve, 300, None, 0, 8, 4.0));
+    let patterns: Vec<&str> = spec.space.iter().flat_map(|r| &r.layers.0).map(String::as_str).collect();
+    assert_eq!(patterns, ["*", "first", "last"]);
+    assert_eq!(spec.space[0].precision, Some(Precision::ALL.to_vec()));
+    assert_eq!(spec.space[1].keep, Some(vec![Keep(1.0)]));
+}
+
+#[test]
+fn paths_are_seen_from_the_spec() {
+    let spec = load(SMALLEST).unwrap();
+    let folder = spec.model.parent().unwrap().to_path_buf();
+    assert!(folder.is_absolute());
+    assert_eq!(spec.data.calibration.paths(), [folder.join("c.npz")]);
+}
+
+#[test]
+fn a_spec_written_out_reads_as_the_same_spec() {
+    let more = "constraints: {accuracy_drop: 0.7%, latency_ms: 1.25, size_mb: 3}\nsearch: {time: 1d4h, seed: 18446744073709551615}
+space:\n  - {layers: [a, 'b*'], precision: [int4], keep: [75%, 1], rank: [full, 0.5, 48]}\n";
+    let spec = load(&format!("{SMALLEST}{more}")).unwrap();
+    assert_eq!(serde_yaml::from_str::<Spec>(&spec.to_yaml().unwrap()).unwrap(), spec);
+    assert_eq!(spec.constraints.accuracy_drop, Some(MaxDrop(0.7 / 100.0)));
+    assert_eq!(spec.space[0].keep, Some(vec![Keep(0.75), Keep(1.0)]));
+    assert_eq!(spec.space[0].rank, Some(vec![Rank::Full, Rank::Fraction(0.5), Rank::Components(48)]));
+}
+
+#[test]
+fn the_demo_specs_are_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("search_spaces");
+    for name in ["vgg", "resnet20", "mobilenetv2"] {
+        let spec = Spec::load(&folder.join(format!("cifar10-{name}.yaml"))).unwrap();
+        assert!(spec.model.ends_with(format!("datasets/cifar10-{name}.onnx")), "{name}");
+        assert_eq!((spec.device.batch, spec.constraints.accuracy_drop), (128, Some(MaxDrop(0.01))));
+    }
+}
+
+#[test]
+fn unknown_keys_are_named_with_their_line() {
+    refused("constrains: {accuracy_drop: 1%}\n", 6, "constrains");
+    refused("search:\n  trials: 3\n  tries: 4\n", 8, "tries");
+    refused("space:\n  - layers: a\n    bits: [int8]\n", 8, "bits");
+}
+
+#[test]
+fn wrong_values_are_named_with_their_line() {
+    refused("search:\n  strategy: luck\n", 7, "luck");
+    refused("constraints:\n  accuracy_drop: 5\n", 7, "500 points of top1");
+    refused("constraints:\n  latency_ms: 0\n", 7, "latency_ms");
+    refused("constraints:\n  size_mb: -2\n", 7, "size_mb");
+    refused("constraints:\n  confidence: 30%\n", 7, "confidence");
+    refused("search:\n  asked_together: 0\n", 6, "asked_together");
+    refused("search:\n  give_up_at: 0.5\n", 6, "give_up_at");
+    refused("space: []\n", 6, "no rules");
+    refused("space:\n  - {layers: '*', precision: [int8]}\n  - {layers: dense, keep: []}\n", 8, "empty list");
+    refused("space:\n  - layers: a\n    rank: [1.5]\n", 8, "1.5");
+    refused("space:\n  - layers: a\n    keep: [0]\n", 8, "above 0");
+    refused("space:\n  - layers: a\n    precision: [int2]\n", 8, "int2");
+}
+
+#[test]
+fn a_file_that_does_not_exist_is_named_with_its_line() {
+    let text = SMALLEST.replace("v.npz", "w.npz");
+    let Err(Error::Spec { line, message, .. }) = load(&text) else { panic!("a missing file was not seen") };
+    assert!(line == Some(4) && message.contains("w.npz"), "{line:?} {message}");
+    let Err(Error::Spec { line, .. }) = load(&SMALLEST.replace("m.onnx", "n.onnx")) else { panic!("a missing model was not seen") };
+    assert_eq!(line, Some(1));
+    let Err(Error::Spec { line, .. }) = load(&SMALLEST.replace("{name: ascend310p3}", "{name: ascend310p3, batch: 0}")) else {
+        panic!("batch 0 was taken")
+    };
+    assert_eq!(line, Some(5));
+}
+
+#[test]
+fn the_line_of_a_word_is_not_that_of_a_comment() {
+    assert_eq!(line_of("# batch\na: 1  # batch\nbatch: 2\n", "batch"), Some(3));
+    assert_eq!(line_of("a: 1\n", "b"), None);
+}
+
+/// A chain of matrix products of these names.
+fn chain(names: &[String]) -> (Layers, Channels) {
+    let value = |i: usize| if i == 0 { "x".to_string() } else { format!("v{i}") };
+    let net = (0..names.len()).fold(Net::new(&[-1, 64]), |net, i| net.matmul(&value(i + 1), &value(i), (64, 64)));
+    let mut model = net.build(&value(names.len()));
+    model.graph_mut().node.iter_mut().zip(names).for_each(|(node, name)| node.name = Some(name.clone()));
+    let shapes = shape::infer(&model, 1, &BTreeMap::new()).unwrap();
+    let layers = Layers::find(&model, &shapes);
+    let channels = Channels::analyse(&model, &layers, &shapes);
+    (layers, channels)
+}
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+fn plan_from(text: &str, names: &[&str]) -> Result<Plan> {
+    let (layers, channels) = chain(&strings(names));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plan.yaml");
+    fs::write(&path, text).unwrap();
+    Plan::load(&path, &layers, &channels)
+}
+
+fn round_trip(names: &[String], treatments: &[(Precision, f64, Option<usize>)]) {
+    let (layers, channels) = chain(names);
+    let mut plan = Plan::identity(&layers);
+    let last = names.len() - 1;
+    for (l, ((_, t), &(precision, keep, rank))) in plan.treatments.iter_mut().zip(treatments).enumerate() {
+        // The last layer's channels are the network's output.
+        *t = Treatment { precision, keep: if l == last { 1.0 } else { keep }, rank };
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plan.yaml");
+    fs::write(&path, plan.to_yaml().unwrap()).unwrap();
+    assert_eq!(Plan::load(&path, &layers, &channels).unwrap(), plan, "{}", plan.to_yaml().unwrap());
+}
+
+#[test]
+fn a_plan_of_layers_with_odd_names_reads_as_the_same_plan() {
+    let names = ["conv1", "conv[1]", "conv?", "last", "*", "first", "{a,b}", "a", "null", "no: #", "1", "é\\"];
+    let treatment = |i: usize| (Precision::ALL[i % 3], [1.0, 0.75, 0.5][i / 3 % 3], (i % 2 == 0).then_some(i + 1));
+    round_trip(&strings(&names), &(0..names.len()).map(treatment).collect::<Vec<_>>());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn a_plan_written_out_reads_as_the_same_plan(
+        named in prop::collection::btree_map("[a-z/*?\\[\\]{},!\\\\: .#'\"-]{1,6}", (0_usize..3, 1_u32..1000, prop::option::of(1_usize..32)), 2..6)
+    ) {
+        let names: Vec<String> = named.keys().cloned().collect();
+        let treatments: Vec<_> =
+            named.values().map(|&(p, keep, rank)| (Precision::ALL[p], f64::from(keep) / 999.0_f64.max(f64::from(keep)), rank)).collect();
+        round_trip(&names, &treatments);
+    }
+}
+
+#[test]
+fn later_rules_of_a_plan_win_and_ends_are_found_by_place() {
+    let text = "treatments:\n  - {layers: '*', precision: int8, keep: 0.5}\n  - {layers: last, keep: 1.0}\n  - {layers: [first, m], precision: fp16, rank: 0.25}\n";
+    let plan = plan_from(text, &["a", "m", "z"]).unwrap();
+    let of = |name: &str| *plan.as_map()[name];
+    assert_eq!(of("a"), Treatment { precision: Precision::Fp16, keep: 0.5, rank: Some(16) });
+    assert_eq!(of("m"), of("a"));
+    assert_eq!(of("z"), Treatment { precision: Precision::Int8, ..Treatment::NONE });
+}
+
+#[test]
+fn a_plan_that_cannot_be_is_refused_by_its_layer() {
+    let message = |text: &str| plan_from(text, &["a", "b"]).unwrap_err().to_string();
+    assert!(message("treatments:\n  - {layers: c, precision: int8}\n").contains("plan.yaml:2: the pattern \"c\" matches no layer"));
+    assert!(message("treatments:\n  - {layers: b, keep: 0.5}\n").starts_with("layer b: keep 0.5 is not possible"));
+    assert!(message("treatments:\n  - {layers: a, rank: 33}\n").starts_with("layer a: rank 33 is not possible"));
+    assert!(message("treatments:\n  - {layers: a, bits: 8}\n").contains("plan.yaml:2"));
+}
