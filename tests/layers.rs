@@ -80,7 +80,7 @@ fn plain(text: &str) -> (String, Vec<String>) {
         }
         // The source is formatted: what the attribute stands before ends at a `}` or `;` of its own indent.
         let indent = line.len() - line.trim_start().len();
-        while let Some(line) = lines.next() {
+        for line in lines.by_ref() {
             if let Some(name) = line.trim().strip_suffix(';').and_then(|l| l.rsplit_once("mod ")) {
                 test_files.push(name.1.to_string());
             }
