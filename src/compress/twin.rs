@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     graph::{
         Model,
-        layer::{Layer, LayerOp, Layers},
+        layer::{Layer, Layers},
         model::{PLAN_KEY, PRECISION_KEY, SIMULATION_MARK},
         patch::Patch,
         proto::{NodeProto, TensorProto},
@@ -61,14 +61,14 @@ pub fn quantize(
             nodes = simulate(&layer.input, &integers, grid, &mut patch);
         }
         let weight = weights.get(layer.weight.as_str()).ok_or_else(|| Error::Internal(format!("no weight {}", layer.weight)))?;
-        let per_channel = matches!(layer.op, LayerOp::Conv | LayerOp::ConvTranspose).then_some(layer.out_axis);
+        let per_channel = layer.op.is_convolution().then_some(layer.out_axis);
         let weight = tensor::to_f32(weight)?;
         let settings = [u64::from(bits), per_channel.map_or(u64::MAX, |a| a as u64), spec.weights as u64];
         let make = || Ok(fake_quantize_weight(&weight, per_channel, bits, spec.weights));
         let folded = rounded.get(key(&weight, &settings), make, |w| 4 * w.len())?.mapv(|w| w * grid.scale);
         patch.tensors.insert(layer.weight.clone(), tensor::from_f32(&layer.weight, &folded));
         let mut node = model.graph().node[layer.node].clone();
-        node.input[0] = integers;
+        node.input[layer.data_slot()] = integers;
         nodes.push(node);
         patch.replace.insert(layer.node, nodes);
     }
