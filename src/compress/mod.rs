@@ -8,6 +8,7 @@ mod cache;
 mod calibrate;
 pub mod decompose;
 mod histogram;
+mod probe;
 mod prune;
 pub mod quantize;
 mod structure;
@@ -149,8 +150,9 @@ impl Compressor {
                 "`gulliver inspect` lists what was found",
             ));
         }
-        let channels = Channels::analyse(&model, &layers, &shapes);
+        let mut channels = Channels::analyse(&model, &layers, &shapes);
         let skeleton = skeleton(&model);
+        probe::probe(&skeleton, &layers, &mut channels, pins)?;
         Ok(Self {
             original,
             model,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{
     Index, Model,
-    model::{attribute, int_attribute},
+    model::{attribute, int_attribute, ints_attribute},
     proto::{NodeProto, tensor_proto::DataType},
     shape::Shapes,
     tensor,
@@ -63,6 +63,8 @@ pub struct Layer {
     pub slot: usize,
     /// Whether another node reads the weight as well.
     pub shares_weight: bool,
+    /// Whether a 3-D convolution has gaps along its depth.
+    pub deep_dilation: bool,
     /// Whether the layer transposes its input first (`transA` of Gemm).
     pub transposed_input: bool,
     /// Shape of the weight.
@@ -276,6 +278,7 @@ fn examine(i: usize, node: &NodeProto, model: &Model, index: &Index<'_>, shapes:
         bias_node,
         slot,
         shares_weight: index.readers(weight).len() > 1,
+        deep_dilation: rank == 5 && ints_attribute(node, "dilations").is_some_and(|d| d.first().is_some_and(|&d| d > 1)),
         transposed_input: op == LayerOp::Gemm && int_attribute(node, "transA", 0) == 1,
         weight_dims: dims,
         out_axis,

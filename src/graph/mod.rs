@@ -8,11 +8,14 @@
 //!
 //! This module mirrors ONNX and knows nothing of plans, chips or searches.
 
+mod channel_forms;
+mod channel_rules;
 mod channels;
 pub mod external;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fold;
+mod grid;
 pub mod group;
 pub mod layer;
 pub mod model;

@@ -162,6 +162,17 @@ pub fn from_i64(name: &str, values: &[i64]) -> TensorProto {
     raw(name, DataType::Int64, &[values.len()], values.iter().flat_map(|v| v.to_le_bytes()).collect())
 }
 
+/// Integers of the type and dimensions of another tensor (INT64 or INT32).
+pub fn like_integers(model: &TensorProto, values: &[i64]) -> TensorProto {
+    let long = model.data_type() != DataType::Int32 as i32;
+    let data = if long {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    } else {
+        values.iter().flat_map(|&v| i32::try_from(v).unwrap_or(i32::MAX).to_le_bytes()).collect()
+    };
+    TensorProto { dims: model.dims.clone(), ..raw(model.name(), if long { DataType::Int64 } else { DataType::Int32 }, &[], data) }
+}
+
 /// A FLOAT tensor of a skeleton: dimensions without data.
 pub fn without_data(name: &str, shape: &[usize]) -> TensorProto {
     let mut tensor = raw(name, DataType::Float, shape, Vec::new());
