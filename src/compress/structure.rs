@@ -116,7 +116,7 @@ pub fn restructure(
         }
         if let Some(rank) = plan.treatments[l].1.rank {
             let weight = find(&patch.tensors, &layer.weight)?;
-            let (first, last, factors) = split(layer, &node, &weight, rank, svd)?;
+            let (first, last, factors) = split(layer, &node, &weight, rank, model.opset(), svd)?;
             parts = vec![first.name().to_string(), last.name().to_string()];
             patch.tensors.extend(factors.into_iter().map(|t| (t.name().to_string(), t)));
             patch.replace.insert(layer.node, vec![first, last]);
@@ -194,6 +194,7 @@ fn split(
     node: &NodeProto,
     weight: &TensorProto,
     rank: usize,
+    opset: i64,
     svd: &SvdCache,
 ) -> Result<(NodeProto, NodeProto, Vec<TensorProto>)> {
     let dims = tensor::dims(weight);
@@ -206,7 +207,7 @@ fn split(
     last_dims[layer.out_axis] = outputs;
     last_dims[layer.in_axis] = rank;
     let (first_weight, last_weight) = (format!("{}.first", layer.weight), format!("{}.last", layer.weight));
-    let factors = if tensor::has_data(weight) {
+    let mut factors = if tensor::has_data(weight) {
         let w = tensor::to_f32(weight)?;
         let (left, right) = svd.svd(&as_matrix(&w, layer.out_axis))?.factors(rank);
         let transposed = layer.out_axis != 0;
@@ -223,6 +224,12 @@ fn split(
     first.name = Some(format!("{}.first", layer.name));
     let sides = |data: String, weight: String| if layer.slot == 1 { vec![data, weight] } else { vec![weight, data] };
     first.input = sides(layer.input.clone(), first_weight);
+    if layer.op == LayerOp::Gemm && opset < 11 {
+        // The bias of a Gemm may be left out from opset 11 on.
+        let zero = format!("{}.zero", layer.weight);
+        factors.push(tensor::from_f32(&zero, &ArrayD::zeros(IxDyn(&[rank]))));
+        first.input.push(zero);
+    }
     first.output = vec![middle.clone()];
     let mut last = node.clone();
     last.name = Some(format!("{}.last", layer.name));

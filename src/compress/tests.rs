@@ -21,6 +21,8 @@ use crate::{
     spec::{RangeRule, SpaceRule},
 };
 
+mod patterns;
+
 fn runtime() -> Runtime {
     Runtime::start(&mut |_| ()).unwrap()
 }
@@ -111,7 +113,8 @@ fn weight(model: &Model, name: &str) -> ArrayD<f32> {
 fn zeroed(c: &Compressor, plan: &Plan) -> Model {
     let gone = prune::removed_units(&c.model, &c.layers, &c.channels, plan).unwrap();
     let mut model = c.model.clone();
-    for (layer, columns) in c.layers.layers.iter().zip(&c.channels.columns).filter(|(l, _)| l.groups == 1) {
+    let readers = c.layers.layers.iter().zip(&c.channels.columns);
+    for (layer, columns) in readers.filter(|(l, columns)| l.groups == 1 && !columns.is_empty()) {
         let mut w = weight(&model, &layer.weight);
         for (i, _) in columns.iter().enumerate().filter(|(_, unit)| unit.is_some_and(|u| gone.contains(&u))) {
             w.index_axis_mut(Axis(layer.in_axis), i).fill(0.0);

@@ -25,6 +25,7 @@ pub(crate) fn some(dims: &[usize], seed: usize) -> ArrayD<f32> {
 /// A network with the one input `x`, being built.
 pub(crate) struct Net {
     graph: GraphProto,
+    opset: i64,
 }
 
 impl Net {
@@ -36,7 +37,25 @@ impl Net {
         let tensor = type_proto::Tensor { elem_type: Some(DataType::Float as i32), shape };
         let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() };
         let input = ValueInfoProto { name: Some("x".into()), r#type: Some(kind), ..Default::default() };
-        Self { graph: GraphProto { name: Some("test".into()), input: vec![input], ..Default::default() } }
+        Self { graph: GraphProto { name: Some("test".into()), input: vec![input], ..Default::default() }, opset: 17 }
+    }
+
+    /// The same network as one of another operator set.
+    pub(crate) fn opset(self, opset: i64) -> Self {
+        Self { opset, ..self }
+    }
+
+    /// A node with several outputs, named after the first.
+    pub(crate) fn several(mut self, op: &str, outputs: &[&str], inputs: &[&str], attributes: Vec<AttributeProto>) -> Self {
+        self.graph.node.push(tensor::node(op, outputs[0], inputs, outputs, attributes));
+        self
+    }
+
+    /// A grouped 3×3 convolution with bias of `channels` = (in, out).
+    pub(crate) fn grouped(self, output: &str, input: &str, (c_in, c_out): (usize, usize), groups: usize) -> Self {
+        let (w, b) = (format!("{output}.w"), format!("{output}.b"));
+        let attributes = vec![ints("pads", &[1, 1, 1, 1]), int("group", groups as i64)];
+        self.weight(&w, &[c_out, c_in / groups, 3, 3]).weight(&b, &[c_out]).node("Conv", output, &[input, &w, &b], attributes)
     }
 
     pub(crate) fn node(mut self, op: &str, output: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> Self {
@@ -94,7 +113,7 @@ impl Net {
         let kind = type_proto::Tensor { elem_type: Some(DataType::Float as i32), shape: None };
         let kind = TypeProto { value: Some(type_proto::Value::TensorType(kind)), ..Default::default() };
         self.graph.output = vec![ValueInfoProto { name: Some(output.into()), r#type: Some(kind), ..Default::default() }];
-        let opset = OperatorSetIdProto { domain: Some(String::new()), version: Some(17) };
+        let opset = OperatorSetIdProto { domain: Some(String::new()), version: Some(self.opset) };
         let proto = ModelProto { ir_version: Some(8), opset_import: vec![opset], graph: Some(self.graph), ..Default::default() };
         Model { name: "test".into(), proto }
     }

@@ -229,6 +229,12 @@ pub fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { name: Some(name.to_string()), r#type: Some(AttributeType::Int as i32), i: Some(value), ..Default::default() }
 }
 
+/// A string attribute.
+pub fn text(name: &str, value: &str) -> AttributeProto {
+    let s = Some(value.as_bytes().to_vec());
+    AttributeProto { name: Some(name.to_string()), r#type: Some(AttributeType::String as i32), s, ..Default::default() }
+}
+
 /// A float attribute.
 pub fn float(name: &str, value: f32) -> AttributeProto {
     AttributeProto { name: Some(name.to_string()), r#type: Some(AttributeType::Float as i32), f: Some(value), ..Default::default() }

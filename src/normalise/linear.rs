@@ -54,22 +54,53 @@ fn chain(value: &str, model: &Model, index: &Index<'_>, shapes: &Shapes, made: &
     while !index.constants.contains_key(at) && !made.contains_key(at) {
         let Some(&i) = index.producer.get(at) else { return Ok(()) };
         let node = &model.graph().node[i];
-        let form_only = matches!(node.op_type(), "Transpose" | "Cast" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze");
-        let (Some(input), true) = (node.input.first(), form_only) else { return Ok(()) };
-        path.push(node);
+        let input = match node.op_type() {
+            "Transpose" | "Cast" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" => node.input.first(),
+            // Weights computed from weights: a BatchNorm that the exporter wrote into the graph, weight normalisation.
+            "Mul" | "Div" | "Add" | "Sub" if node.input.len() == 2 => {
+                node.input.iter().find(|v| !index.constants.contains_key(v.as_str())).or_else(|| node.input.first())
+            }
+            _ => None,
+        };
+        let Some(input) = input else { return Ok(()) };
+        path.push((node, input));
         at = input;
     }
     let Some(mut current) = made.get(at).or_else(|| index.constants.get(at).copied()).cloned() else { return Ok(()) };
     if !tensor::is_float(&current) {
         return Ok(());
     }
-    for node in path.into_iter().rev() {
+    for (node, input) in path.into_iter().rev() {
         let Some(name) = node.output.first() else { return Ok(()) };
-        let Some(next) = step(node, &current, shapes.dims(name))? else { return Ok(()) };
+        let other = node.input.iter().find(|v| *v != input).and_then(|v| made.get(v).or_else(|| index.constants.get(v.as_str()).copied()));
+        let found = match node.op_type() {
+            "Mul" | "Div" | "Add" | "Sub" => arithmetic(node, &current, other, node.input.first() == Some(input))?,
+            _ => step(node, &current, shapes.dims(name))?,
+        };
+        let Some(next) = found else { return Ok(()) };
         current = TensorProto { name: Some(name.clone()), ..next };
         made.insert(name.clone(), current.clone());
     }
     Ok(())
+}
+
+/// A constant combined with another.
+fn arithmetic(node: &NodeProto, from: &TensorProto, other: Option<&TensorProto>, is_first: bool) -> Result<Option<TensorProto>> {
+    let Some(other) = other.filter(|t| tensor::is_float(t)) else { return Ok(None) };
+    let (a, b) = (tensor::to_f32(from)?, tensor::to_f32(other)?);
+    let (a, b) = if is_first { (a, b) } else { (b, a) };
+    let Some(dims) = crate::graph::fold::broadcast(&[a.shape(), b.shape()]) else { return Ok(None) };
+    let (Some(x), Some(y)) = (a.broadcast(IxDyn(&dims)), b.broadcast(IxDyn(&dims))) else { return Ok(None) };
+    let combine = |op: fn(f32, f32) -> f32| ndarray::Zip::from(&x).and(&y).map_collect(|&x, &y| op(x, y));
+    Ok(Some(tensor::from_f32(
+        "",
+        &match node.op_type() {
+            "Mul" => combine(|x, y| x * y),
+            "Div" => combine(|x, y| x / y),
+            "Add" => combine(|x, y| x + y),
+            _ => combine(|x, y| x - y),
+        },
+    )))
 }
 
 fn step(node: &NodeProto, from: &TensorProto, to: Option<&[usize]>) -> Result<Option<TensorProto>> {
