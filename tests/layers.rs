@@ -62,7 +62,8 @@ fn sources() -> Vec<Source> {
             }
         }
     }
-    found.retain(|s| !only_tests.contains(&s.path));
+    let in_tests = |p: &Path| p.strip_prefix(&root).unwrap().components().any(|c| c.as_os_str() == "tests");
+    found.retain(|s| !only_tests.contains(&s.path) && !in_tests(&s.path));
     found.iter_mut().for_each(|s| s.path = s.path.strip_prefix(&root).unwrap().to_path_buf());
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found
