@@ -15,6 +15,7 @@ pub mod external;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fold;
+mod fold_arrange;
 mod grid;
 pub mod group;
 pub mod layer;
@@ -22,7 +23,17 @@ pub mod model;
 pub mod patch;
 pub mod proto;
 pub mod shape;
+mod shape_arrange;
+mod shape_attention;
+mod shape_body;
+#[cfg(test)]
+mod shape_case;
+mod shape_contrib;
+mod shape_matrix;
+mod shape_recurrent;
+mod shape_reduce;
 mod shape_rule;
+mod shape_signal;
 mod shape_window;
 pub mod tensor;
 

@@ -7,7 +7,7 @@ use crate::{
     error::Result,
     graph::{
         Index, Model,
-        fold::Small,
+        fold::{Kind, Small},
         patch::Patch,
         proto::NodeProto,
         shape::{self, Pins},
@@ -32,7 +32,7 @@ pub(super) fn fold(model: &Model, pins: &Pins) -> Result<Model> {
     let (first, second, third) = (first?, second?, third?);
     let same = |name: &str| {
         let value = first.get(name)?;
-        (second.get(name) == Some(value) && third.get(name) == Some(value) && !value.float).then_some(value)
+        (second.get(name) == Some(value) && third.get(name) == Some(value) && value.kind == Kind::Int).then_some(value)
     };
     let index = Index::new(model);
     let mut patch = Patch::new("sizes that never change");
