@@ -50,11 +50,12 @@ impl Compress {
     /// Writes the compressed model.
     pub fn run(&self) -> Result<Done> {
         let runtime = start_runtime()?;
-        let mut compressor = Compressor::load(&runtime, &self.model, &pins(&self.shape))?;
+        let pins = self.data.pins(pins(&self.shape))?;
+        let mut compressor = Compressor::load(&runtime, &self.model, &pins)?;
         compressor.require_layers()?;
         compressor.require_runnable()?;
         let plan = Plan::load(&self.plan, &compressor.layers, &compressor.channels)?;
-        let (data, _, spec) = self.data.open(&compressor.model, Which::Calibration)?;
+        let (data, _, spec) = self.data.open(&compressor.model, &pins, Which::Calibration)?;
         compressor.quantize = spec.map_or_else(QuantizeSpec::default, |s| s.quantize);
         if let Some(rule) = self.ranges {
             compressor.quantize.activations = rule;

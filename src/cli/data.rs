@@ -7,7 +7,7 @@ use clap::Args;
 use crate::{
     data::{Dataset, Input, Metric, Source},
     error::{Error, Result},
-    graph::Model,
+    graph::{Model, shape::Pins},
     spec::{Spec, parse_yaml},
     study::dataset,
 };
@@ -42,8 +42,14 @@ pub enum Which {
 }
 
 impl DataArguments {
+    /// Shapes of inputs: those given, and those of the spec.
+    pub fn pins(&self, given: Pins) -> Result<Pins> {
+        let of_spec = self.spec.as_ref().map(|path| Spec::load(path)).transpose()?.map(|s| s.shapes).unwrap_or_default();
+        Ok(of_spec.into_iter().chain(given).collect())
+    }
+
     /// Opens the samples for a model; the metric is the spec's if there is a spec.
-    pub fn open(&self, model: &Model, which: Which) -> Result<(Dataset, Option<Metric>, Option<Spec>)> {
+    pub fn open(&self, model: &Model, pins: &Pins, which: Which) -> Result<(Dataset, Option<Metric>, Option<Spec>)> {
         let (mut source, input, spec) = match (&self.spec, &self.data) {
             (Some(path), _) => {
                 let spec = Spec::load(path)?;
@@ -59,7 +65,7 @@ impl DataArguments {
         if self.samples.is_some() {
             source.samples = self.samples;
         }
-        Ok((dataset(&source, &input, model)?, spec.as_ref().map(|s| s.metric.clone()), spec))
+        Ok((dataset(&source, &input, model, pins)?, spec.as_ref().map(|s| s.metric.clone()), spec))
     }
 
     fn source(&self, path: &std::path::Path) -> Result<Source> {

@@ -6,9 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    Done,
+    Done, Pin,
     data::{DataArguments, Which},
-    print_json, start_runtime,
+    pins, print_json, start_runtime,
 };
 use crate::{
     data::Metric,
@@ -31,26 +31,31 @@ pub struct Evaluate {
     /// The float model, to compare with sample by sample (needed by agreement, kl, cosine, sqnr)
     #[arg(long)]
     reference: Option<PathBuf>,
+    /// Fix an input's whole shape, e.g. input:1,3,224,224
+    #[arg(long)]
+    shape: Vec<Pin>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
+/// A model in one piece: its file, or what stands for it where its weights lie in other files.
+fn whole(path: &PathBuf, model: &Model) -> Result<Vec<u8>> {
+    if model.has_external_data() { model.to_bytes() } else { std::fs::read(path).map_err(Error::io("read", path)) }
+}
+
 impl Evaluate {
     /// Prints the score.
     pub fn run(&self) -> Result<Done> {
-        let read = |path: &PathBuf| std::fs::read(path).map_err(Error::io("read", path));
-        let bytes = read(&self.model)?;
         let model = Model::load(&self.model)?;
+        let bytes = whole(&self.model, &model)?;
         let given = self.metric.as_ref().map(|text| parse_yaml::<Metric>(&PathBuf::from("--metric"), text)).transpose()?;
-        let (data, of_spec, spec) = self.data.open(&model, Which::Validation)?;
+        let pins = self.data.pins(pins(&self.shape))?;
+        let (data, of_spec, spec) = self.data.open(&model, &pins, Which::Validation)?;
         let metric = given.or(of_spec).unwrap_or_default();
         let confidence = spec.as_ref().map_or(0.95, |s| s.constraints.confidence.0);
-        let reference = match (&self.reference, spec) {
-            (Some(path), _) => Some(read(path)?),
-            (None, Some(spec)) => Some(read(&spec.model)?),
-            (None, None) => None,
-        };
+        let path = self.reference.clone().or(spec.map(|s| s.model));
+        let reference = path.map(|p| whole(&p, &Model::load(&p)?)).transpose()?;
         if metric.needs_float_outputs() && reference.is_none() {
             return Err(Error::metric(format!("{} compares with the float model", metric.name()), "give it with --reference float.onnx"));
         }

@@ -13,7 +13,11 @@ use crate::{
     device::{KernelTime, Prediction, Profile, deployed_bytes, extract, predict},
     error::{Error, Result},
     evaluate::{Evaluator, Objective, Setup, predict_plan},
-    graph::{Model, shape},
+    graph::{
+        Model,
+        proto::ValueInfoProto,
+        shape::{self, Pins},
+    },
     runtime::Runtime,
     search::{Limits, View},
     space::{Candidate, Plan, Space},
@@ -73,8 +77,8 @@ impl Bench {
     /// If the data does not fit the network or the metric.
     pub fn data(&self) -> Result<Data> {
         let spec = &self.spec;
-        let calibration = Arc::new(dataset(&spec.data.calibration, &spec.data.input, &self.compressor.model)?);
-        let validation = Arc::new(dataset(&spec.data.validation, &spec.data.input, &self.compressor.model)?);
+        let calibration = Arc::new(dataset(&spec.data.calibration, &spec.data.input, &self.compressor.model, &spec.shapes)?);
+        let validation = Arc::new(dataset(&spec.data.validation, &spec.data.input, &self.compressor.model, &spec.shapes)?);
         if spec.metric.needs_labels() {
             validation.require_labels()?;
         }
@@ -225,14 +229,22 @@ fn layer_rows(compressor: &Compressor, profile: &Profile, batch: usize, plan: &P
 ///
 /// # Errors
 /// If the data does not fit.
-pub fn dataset(source: &Source, input: &Input, model: &Model) -> Result<Dataset> {
-    Dataset::open(source, input, &input_specs(model))
+pub fn dataset(source: &Source, input: &Input, model: &Model, pins: &Pins) -> Result<Dataset> {
+    Dataset::open(source, input, &input_specs(model, pins))
 }
 
 /// The model's inputs as data must fit them. An input without a batch, as scalars and states are, gets one whole array a sample.
-pub fn input_specs(model: &Model) -> Vec<InputSpec> {
-    let declared: Vec<(String, Vec<Option<usize>>)> =
-        model.inputs().map(|v| (v.name().to_string(), shape::declared(v).unwrap_or_default())).collect();
+/// `pins` are the whole shapes of inputs by name, where they are given.
+pub fn input_specs(model: &Model, pins: &Pins) -> Vec<InputSpec> {
+    let dims = |v: &ValueInfoProto| {
+        let declared = shape::declared(v).unwrap_or_default();
+        let pinned = |pin: &Vec<usize>| {
+            let settled = |(i, &d): (usize, &usize)| declared.get(i).copied().flatten().or((i > 0 && d > 0).then_some(d));
+            pin.iter().enumerate().map(settled).collect()
+        };
+        pins.get(v.name()).map_or_else(|| declared.clone(), pinned)
+    };
+    let declared: Vec<(String, Vec<Option<usize>>)> = model.inputs().map(|v| (v.name().to_string(), dims(v))).collect();
     let batch = declared.first().and_then(|(_, dims)| dims.first().copied()).flatten();
     let spec = |(name, dims): (String, Vec<Option<usize>>)| {
         let batched = dims.first().is_some_and(|d| d.is_none() || *d == batch);
