@@ -52,14 +52,12 @@ pub fn feed(
     Ok(())
 }
 
-/// The batch the model insists on, if it does.
+/// The batch the model insists on, if it does; 1 where an input without batch belongs to each sample.
 fn fixed_batch(session: &Session, data: &Dataset) -> Option<usize> {
     let rank = |name: &str| data.inputs().find(|(n, _)| *n == name).map_or(0, |(_, sample)| sample.len() + 1);
     let (batched, single): (Vec<_>, Vec<_>) = session.inputs().iter().partition(|p| p.dims.len() == rank(&p.name));
-    if !single.is_empty() {
-        return Some(1);
-    }
-    batched.iter().find_map(|p| p.dims.first().copied().flatten())
+    let fixed = batched.iter().find_map(|p| p.dims.first().copied().flatten());
+    if single.is_empty() { fixed } else { fixed.or(Some(1)) }
 }
 
 fn run_once(session: &mut Session, data: &Dataset, chunk: &[usize], batch: usize, wanted: Option<&[&str]>) -> Result<Run> {

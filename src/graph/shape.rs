@@ -137,13 +137,16 @@ fn input_dims(model: &Model, input: &ValueInfoProto, batch: usize, pin: Option<&
 }
 
 /// `pins`, and for every other input with unknown dimensions besides the batch a usual size: 224 for an image's sides, 3 for its channels,
-/// 128 for a sequence. The same symbol gets the same size; the symbol that some input has in front is the batch everywhere.
+/// 128 for a sequence, and what the first layer reads where nothing is declared. The same symbol gets the same size; the symbol that some input has in front is the batch everywhere.
 /// Second: the inputs that sizes were assumed for.
 pub fn assume(model: &Model, pins: &Pins) -> (Pins, Pins) {
     let mut assumed = Pins::new();
     let batch: Vec<String> = model.inputs().filter_map(|i| symbols(i)?.into_iter().next().flatten()).collect();
     for input in model.inputs().filter(|i| !pins.contains_key(i.name())) {
-        let (Some(dims), Some(symbols)) = (declared(input), symbols(input)) else { continue };
+        let (Some(dims), Some(symbols)) = (declared(input), symbols(input)) else {
+            assumed.extend(wanted_by_reader(model, input.name()).map(|dims| (input.name().to_string(), dims)));
+            continue;
+        };
         let is_batch = |i: usize| {
             let symbol = symbols[i].as_ref();
             i == 0 || symbol.is_some_and(|s| batch.contains(s) || s.to_lowercase().contains("batch"))
@@ -175,6 +178,24 @@ pub fn assume(model: &Model, pins: &Pins) -> (Pins, Pins) {
     let mut all = pins.clone();
     all.extend(assumed.clone());
     (all, assumed)
+}
+
+/// Usual sizes for an input that tells nothing of its shape, from the weight of the layer that reads it.
+fn wanted_by_reader(model: &Model, input: &str) -> Option<Vec<usize>> {
+    let graph = model.graph();
+    let reader = graph.node.iter().find(|n| n.input.first().is_some_and(|i| i == input))?;
+    let weight = graph.initializer.iter().find(|t| reader.input.get(1).is_some_and(|w| w == t.name()))?;
+    let w = tensor::dims(weight);
+    match (reader.op_type(), w.as_slice()) {
+        ("Conv", [_, c, window @ ..]) => {
+            let groups = usize::try_from(super::model::int_attribute(reader, "group", 1)).unwrap_or(1);
+            let side = if window.len() == 2 { 224 } else { 128 };
+            Some([vec![0, c.checked_mul(groups)?], vec![side; window.len()]].concat())
+        }
+        ("Gemm", [a, b]) => Some(vec![0, if super::model::int_attribute(reader, "transB", 0) == 1 { *b } else { *a }]),
+        ("MatMul", [k, _]) => Some(vec![0, *k]),
+        _ => None,
+    }
 }
 
 /// Symbols of an input's dimensions.

@@ -23,6 +23,8 @@ mod constants;
 mod linear;
 mod own;
 mod sizes;
+#[cfg(test)]
+mod tests;
 mod widen;
 
 use std::collections::BTreeMap;
