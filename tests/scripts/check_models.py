@@ -124,10 +124,12 @@ def data_arguments(model, inputs, samples, folder):
         name = inputs[0].name
         np.savez(folder / "data.npz", images=np.concatenate([np.atleast_1d(s[name]) for s in samples]).astype(np.float32))
         return ["--data", folder / "data.npz"]
+    batch = {s.shape[0] if s.ndim else 0 for s in samples[0].values()}
+    batch = batch.pop() if len(batch) == 1 else 1  # a file is one of a batch
     for at, port in enumerate(inputs):
         (folder / f"input{at}").mkdir(exist_ok=True)
-        for k, sample in enumerate(samples):
-            sample[port.name].astype(np.float32).tofile(folder / f"input{at}" / f"{k:03}.bin")
+        for k, values in enumerate(part for s in samples for part in np.split(s[port.name].reshape(-1), max(1, batch))):
+            values.astype(np.float32).tofile(folder / f"input{at}" / f"{k:03}.bin")
     source = {"bins": [str(folder / f"input{at}") for at in range(len(inputs))], "dtype": "float32"}
     spec = {"model": str(model), "data": {"calibration": source, "validation": source}, "metric": "cosine", "device": {"name": "ascend310p3"}}
     (folder / "spec.yaml").write_text(json.dumps(spec))
@@ -147,12 +149,12 @@ def check_compressed(gulliver, model, lines, data, shapes, samples, wanted, fold
         except Exception:
             pass  # so is the original
         else:
-            raise Failure(f"the checker refuses it: {first_line(error)}") from None
+            raise Failure(f"the checker refuses it: {one_line(error)}") from None
     try:
         got = outputs(out, samples)
     except Exception as error:
-        raise Failure(f"ONNX Runtime: {first_line(error)}") from None
-    off, size = 0.0, 0.0
+        raise Failure(f"ONNX Runtime: {one_line(error)}") from None
+    off = size = 0.0
     for ours, theirs in ((o, t) for os_, ts in zip(got, wanted) for o, t in zip(os_, ts, strict=True)):
         if ours.shape != theirs.shape:
             raise Failure(f"an output is {list(ours.shape)} in place of {list(theirs.shape)}")
@@ -165,55 +167,60 @@ def check_compressed(gulliver, model, lines, data, shapes, samples, wanted, fold
     return float(np.sqrt(off / size)) if size else 0.0
 
 
-def first_line(error):
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+def one_line(error):
+    return " ".join(str(error).split())[:400] or type(error).__name__
+
+
+def refusal(gulliver, path):
+    """Nothing, if inspect refuses a file that is no ONNX model with exit code 2."""
+    try:
+        run(gulliver, "inspect", path)
+    except Failure as failure:
+        return {} if str(failure).startswith("inspect: exit 2:") else {"failures": [str(failure)]}
+    return {"failures": ["inspect: takes what is not an ONNX file"]}
 
 
 def check(path, gulliver, real, folder):
     """A line of the table: what was found, `failures` with reasons, `notes`."""
     row = {"failures": [], "notes": []}
-    model = onnx.load(path, load_external_data=False)
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:
+        row["notes"].append(f"not an ONNX file: {one_line(error)}")
+        return row | refusal(gulliver, path)
     try:
         if with_weights(model):
             run(gulliver, "inspect", path)
             path = folder / "weights.onnx"
             onnx.save(model, path)
         normalised = folder / "normalised.onnx"
-        try:
-            found = run(gulliver, "inspect", path, "--normalised", normalised)
-        except Failure as failure:
-            if "unexpected argument '--normalised'" not in str(failure):
-                raise
-            found, normalised = run(gulliver, "inspect", path), None
-            row["notes"].append("no --normalised yet")
+        found = run(gulliver, "inspect", path, "--normalised", normalised)
     except Failure as failure:
         row["failures"].append(str(failure))
         try:
             session(path)
         except Exception as error:
-            row["notes"].append(f"not runnable: {first_line(error)}")
+            row["notes"].append(f"not runnable: {one_line(error)}")
         return row
     layers, assumed, inputs = found["layers"], found.get("assumed") or {}, ports(model.graph)
     row |= {"layers": len(layers), "prunable": sum(g["why_not"] is None for g in found["groups"]), "skipped": len(found["skipped"])}
-    if assumed:
-        row["notes"].append("assumed " + ", ".join(f"{n} {d}" for n, d in assumed.items()))
+    row["notes"] += [f"assumed {name} {dims}" for name, dims in assumed.items()]
     draw = lambda rng: {p.name: random_input(model.graph, p, shape_of(p, assumed), rng) for p in inputs}
+    samples = [draw(np.random.default_rng(seed)) for seed in range(SAMPLES)]
     try:
-        samples = [draw(np.random.default_rng(seed)) for seed in range(SAMPLES)]
         wanted = outputs(path, samples)
     except Exception as error:
-        row["notes"].append(f"not runnable: {first_line(error)}")
+        row["notes"].append(f"not runnable: {one_line(error)}")
         return row
     pictures = real_inputs(inputs[0], real, SAMPLES) if real else []
     wanted_pictures = outputs(path, pictures) if pictures else []
-    if normalised:
-        try:
-            pairs = zip(outputs(normalised, samples[:3] + pictures), wanted[:3] + wanted_pictures)
-            row["normalised"] = max(difference(o, t) for os_, ts in pairs for o, t in zip(os_, ts, strict=True))
-            if row["normalised"] > TOLERANCE:
-                raise Failure(f"{row['normalised']:.1e} of an output's range away from the original")
-        except Exception as error:
-            row["failures"].append(f"normalised: {first_line(error)}")
+    try:
+        pairs = zip(outputs(normalised, samples[:3] + pictures), wanted[:3] + wanted_pictures)
+        row["normalised"] = float(max(difference(o, t) for os_, ts in pairs for o, t in zip(os_, ts, strict=True)))
+        if row["normalised"] > TOLERANCE:
+            raise Failure(f"{row['normalised']:.1e} of an output's range away from the original")
+    except Exception as error:
+        row["failures"].append(f"normalised: {one_line(error)}")
     if pictures:
         samples, wanted = pictures, wanted_pictures
     data = data_arguments(path, inputs, samples, folder)
@@ -222,7 +229,7 @@ def check(path, gulliver, real, folder):
         try:
             row[name] = check_compressed(gulliver, path, lines, data, shapes, samples, wanted, folder)
         except Exception as error:
-            row["failures"].append(f"{name}: {first_line(error)}")
+            row["failures"].append(f"{name}: {one_line(error)}")
     return row
 
 
@@ -233,8 +240,7 @@ def check_apart(path, options, stem_real):
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=8 * SECONDS)
         row = json.loads(done.stdout) if done.returncode == 0 else None
-        words = (done.stderr.strip().splitlines() or [""])[-1]
-        row = row or {"failures": [f"the check ended with {done.returncode}: {words}"], "notes": []}
+        row = row or {"failures": [f"the check ended with {done.returncode}: {one_line(done.stderr[-300:])}"], "notes": []}
     except subprocess.TimeoutExpired:
         row = {"failures": [f"the check took more than {8 * SECONDS} s"], "notes": []}
     finally:
@@ -261,17 +267,15 @@ def main():
     parser.add_argument("--data")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", type=Path)
-    for hidden in ("--one", "--scratch", "--image"):
+    for hidden in ("--one", "--scratch", "--image"):  # the process of one network
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(check(Path(options.one), options.gulliver, json.loads(options.image), Path(options.scratch))))
         return 0
     fits = lambda name: any(fnmatch.fnmatch(name, g) for g in options.only or ["*"]) and not any(fnmatch.fnmatch(name, g) for g in options.skip)
-    named = [(str(p.relative_to(f)), p) for f in options.folders for p in f.rglob("*.onnx")]
-    named = sorted((name, path) for name, path in named if fits(name))
-    real = json.loads(options.real.read_text()) if options.real else {}
-    real = {stem: {"data": options.data, **how} for stem, how in real.items()}
+    named = sorted((str(p.relative_to(f)), p) for f in options.folders for p in f.rglob("*.onnx") if fits(str(p.relative_to(f))))
+    real = {stem: {"data": options.data, **how} for stem, how in json.loads(options.real.read_text() if options.real else "{}").items()}
 
     def one(item):
         row = {"model": item[0]} | check_apart(item[1], options, real.get(item[1].stem))

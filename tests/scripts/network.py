@@ -60,12 +60,12 @@ def random_input(graph, port, shape, rng):
     if "type" in name:
         return np.zeros(shape, kind)
     if kind == bool:
-        return rng.random(shape) < 0.5
+        return np.asarray(rng.random(shape) < 0.5)
     if kind.kind in "iu":
         table = integers_below(graph, port.name)
         low, high = (0, table) if table else (np.iinfo(kind).min, np.iinfo(kind).max + 1) if kind.itemsize == 1 else (0, 2)
-        return rng.integers(low, high, shape).astype(kind)
-    return rng.standard_normal(shape).astype(kind)
+        return np.asarray(rng.integers(low, high, shape), kind)
+    return np.asarray(rng.standard_normal(shape), kind)
 
 
 def ports(graph):
