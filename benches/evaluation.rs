@@ -47,7 +47,7 @@ fn network(runtime: &Runtime, name: &str) {
     let mut times = vec![Vec::new(); 1 + candidates.len()];
     for _ in 0..ROUNDS {
         let begun = Instant::now();
-        evaluate_model(runtime, (name, &setup.compressor.original), None, &metric, &setup.validation, 0.95).unwrap();
+        evaluate_model(runtime, (name, &setup.compressor.original.to_bytes().unwrap()), None, &metric, &setup.validation, 0.95).unwrap();
         times[0].push(begun.elapsed().as_secs_f64());
         for (slot, (_, candidate)) in times[1..].iter_mut().zip(&candidates) {
             let begun = Instant::now();

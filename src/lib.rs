@@ -13,6 +13,8 @@ pub mod data;
 pub mod device;
 pub mod runtime;
 
+pub mod normalise;
+
 pub mod spec;
 
 pub mod space;

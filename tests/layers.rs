@@ -9,11 +9,12 @@ use std::{
 };
 
 /// The order, level by level: a module may use what stands before its level, and itself.
-const ORDER: [&[&str]; 13] = [
+const ORDER: [&[&str]; 14] = [
     &["error"],
     &["precision"],
     &["graph"],
     &["data", "device", "runtime"],
+    &["normalise"],
     &["spec"],
     &["space"],
     &["front", "trial"],

@@ -14,6 +14,7 @@ use crate::{
     precision::Precision,
     space::{Plan, limits},
     spec::Rank,
+    study,
 };
 
 /// Arguments of `inspect`.
@@ -30,6 +31,9 @@ pub struct Inspect {
     /// Fix an input's whole shape, e.g. input:1,3,224,224
     #[arg(long)]
     shape: Vec<Pin>,
+    /// Write the network in the plain form that compression starts from
+    #[arg(long, value_name = "PATH")]
+    normalised: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -81,6 +85,9 @@ impl Inspect {
     pub fn run(&self) -> Result<Done> {
         let profile = Profile::load(&self.device)?;
         let compressor = Compressor::load(&start_runtime()?, &self.model, &pins(&self.shape))?;
+        if let Some(path) = &self.normalised {
+            study::write_atomically(path, &compressor.model.to_bytes()?)?;
+        }
         let inspection = self.examine(&compressor, &profile)?;
         if self.json {
             print_json(&inspection)?;

@@ -53,7 +53,7 @@ pub fn calibrate(
     for w in tapped.iter().filter(|w| !made.contains(w.value.as_str())) {
         open.graph_mut().output.push(ValueInfoProto { name: Some(w.value.clone()), ..Default::default() });
     }
-    let mut session = Session::from_bytes(runtime, &model.name, &open.to_bytes(), SessionOptions { threads, ..Default::default() })?;
+    let mut session = Session::from_bytes(runtime, &model.name, &open.to_bytes()?, SessionOptions { threads, ..Default::default() })?;
     let names: Vec<&str> = tapped.iter().map(|w| w.value.as_str()).collect();
     let mut all: BTreeMap<String, Statistics> = BTreeMap::new();
     for chunk in samples.chunks(BATCH) {

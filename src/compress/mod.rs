@@ -7,9 +7,8 @@
 mod cache;
 mod calibrate;
 pub mod decompose;
-mod fold_norm;
 mod histogram;
-mod normalise;
+mod probe;
 mod prune;
 pub mod quantize;
 mod structure;
@@ -33,11 +32,13 @@ use crate::{
     graph::{
         Model,
         group::Channels,
-        layer::{Layer, LayerOp, Layers},
-        model::PLAN_KEY,
+        layer::{Layer, Layers},
+        model::{self, PLAN_KEY},
+        proto::tensor_proto::DataLocation,
         shape::{self, Shapes},
         tensor,
     },
+    normalise::{Merged, Normalised, normalise, with_plain_constants},
     precision::Precision,
     runtime::Runtime,
     space::Plan,
@@ -46,16 +47,21 @@ use crate::{
 use cache::Cache;
 use decompose::SvdCache;
 use ndarray::ArrayD;
+use prost::bytes::Bytes;
 
 /// Calibration samples that a network with changed channels or ranks is measured on again.
 const RECALIBRATION: usize = 32;
 
 /// A network ready to be compressed by any plan. Shared between threads.
 pub struct Compressor {
-    /// The user's file, as it is.
-    pub original: Vec<u8>,
+    /// The user's network.
+    pub original: Original,
     /// The normalised network.
     pub model: Model,
+    /// What of the user's network became part of its layers.
+    pub merged: Merged,
+    /// Why ONNX Runtime cannot run the network, if so.
+    pub not_runnable: Option<String>,
     /// What compression can act on.
     pub layers: Layers,
     /// How its channels are tied.
@@ -69,6 +75,33 @@ pub struct Compressor {
     svd: SvdCache,
     rounded: Cache<ArrayD<f32>>,
     calibration: Option<Calibration>,
+}
+
+/// The user's network as it came.
+#[derive(Debug)]
+pub struct Original {
+    /// The file.
+    pub file: Bytes,
+    model: Model,
+}
+
+impl Original {
+    /// The network in one piece: the file, or what stands for it where its weights lie in other files.
+    ///
+    /// # Errors
+    /// If they cannot be read or are too large for one piece.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        if self.model.has_external_data() { self.model.to_bytes() } else { Ok(self.file.to_vec()) }
+    }
+
+    /// Parts of the network that lie in other files, in order.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn external_data(&self) -> impl Iterator<Item = Result<Bytes>> {
+        let outside = model::tensors(self.model.graph()).filter(|t| t.data_location() == DataLocation::External);
+        outside.map(|t| Ok(tensor::content(t)?.unwrap_or_default()))
+    }
 }
 
 struct Calibration {
@@ -95,16 +128,16 @@ impl Compressor {
     /// # Errors
     /// If the file is not a network we can load, or is already compressed by us.
     pub fn load(runtime: &Runtime, path: &Path, pins: &BTreeMap<String, Vec<usize>>) -> Result<Self> {
-        let original = std::fs::read(path).map_err(Error::io("read", path))?;
-        let model = Model::load(path)?;
+        let file: Bytes = std::fs::read(path).map_err(Error::io("read", path))?.into();
+        let model = Model::from_file(path, file.clone())?;
         if model.metadata(PLAN_KEY).is_some() {
             let remedy = "start from the float model; to change a compressed model, change its plan (plans/trial-N.yaml of the study)";
             return Err(Error::model(&model.name, "was already compressed by gulliver", remedy));
         }
-        let as_given = skeleton(&model);
-        let model = normalise::normalise(runtime, &model)?;
+        let as_given = skeleton(&with_plain_constants(&model)?);
+        let original = Original { file, model };
+        let Normalised { model, merged, not_runnable } = normalise(runtime, &original.model, pins)?;
         let shapes = shape::infer(&model, 1, pins)?;
-        let model = fold_norm::fold(&model, &shapes)?;
         let layers = Layers::find(&model, &shapes);
         if layers.layers.is_empty() {
             let why = layers
@@ -117,11 +150,14 @@ impl Compressor {
                 "`gulliver inspect` lists what was found",
             ));
         }
-        let channels = Channels::analyse(&model, &layers, &shapes);
+        let mut channels = Channels::analyse(&model, &layers, &shapes);
         let skeleton = skeleton(&model);
+        probe::probe(&skeleton, &layers, &mut channels, pins)?;
         Ok(Self {
             original,
             model,
+            merged,
+            not_runnable,
             layers,
             channels,
             quantize: QuantizeSpec::default(),
@@ -155,7 +191,7 @@ impl Compressor {
     pub fn compress(&self, plan: &Plan) -> Result<Vec<u8>> {
         plan.check(&self.layers, &self.channels)?;
         if plan.is_identity() {
-            return Ok(self.original.clone());
+            return self.original.to_bytes();
         }
         let calibration = self.calibration.as_ref().ok_or_else(|| Error::Internal("compress was called before calibrate".into()))?;
         let structured = structure::restructure(&self.model, &self.layers, &self.channels, plan, Some(&calibration.means), &self.svd)?;
@@ -172,7 +208,7 @@ impl Compressor {
             &calibration.statistics
         };
         let text = plan.to_yaml()?;
-        Ok(twin::quantize(&structured.model, &layers, &precision, statistics, (&self.quantize, &self.rounded), &text)?.to_bytes())
+        twin::quantize(&structured.model, &layers, &precision, statistics, (&self.quantize, &self.rounded), &text)?.to_bytes()
     }
 
     /// The plan's network without weights, with shapes at a batch. The plan that changes nothing stands for the network
@@ -209,9 +245,8 @@ fn part_precisions(plan: &Plan, structured: &Structured) -> BTreeMap<String, Pre
 }
 
 fn watches<'a>(layers: impl Iterator<Item = &'a Layer>) -> BTreeSet<Watch> {
-    let axis = |op| if matches!(op, LayerOp::Conv | LayerOp::ConvTranspose) { 1 } else { -1 };
     let mut seen = BTreeSet::new();
-    layers.filter(|l| seen.insert(&l.input)).map(|l| Watch { value: l.input.clone(), axis: axis(l.op) }).collect()
+    layers.filter(|l| seen.insert(&l.input)).map(|l| Watch { value: l.input.clone(), axis: l.input_axis() }).collect()
 }
 
 /// Indices of `n` of `len` samples, evenly spread, in order.
@@ -224,7 +259,7 @@ pub fn spread(len: usize, n: usize) -> Vec<usize> {
 fn skeleton(model: &Model) -> Model {
     let mut bare = Model { name: model.name.clone(), proto: model.proto.clone() };
     for t in &mut bare.graph_mut().initializer {
-        if tensor::is_float(t) && t.dims.iter().product::<i64>() > 1 {
+        if tensor::is_float(t) && tensor::elements(t).is_ok_and(|n| n > 1) {
             let kind = t.data_type;
             *t = tensor::without_data(&t.name.clone().unwrap_or_default(), &tensor::dims(t));
             t.data_type = kind;

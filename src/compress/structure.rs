@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     graph::{
         Model,
-        group::Channels,
+        group::{Channels, EntryPlace},
         layer::{Layer, LayerOp, Layers},
         model::ints_attribute,
         patch::Patch,
@@ -70,12 +70,12 @@ pub fn restructure(
         for (l, layer) in layers.layers.iter().enumerate() {
             let lost: Vec<usize> =
                 (0..channels.columns[l].len()).filter(|&c| channels.columns[l][c].is_some_and(|u| gone.contains(&u))).collect();
-            if lost.is_empty() || layer.is_depthwise() || layer.op == LayerOp::MatMul {
+            if lost.is_empty() || layer.groups > 1 || layer.is_batched() || (layer.op == LayerOp::MatMul && layer.bias.is_none()) {
                 continue;
             }
             let node = &model.graph().node[layer.node];
             if let Some((mut bias, node)) = corrected_bias(layer, node, &lost, means, &find)? {
-                if layer.bias.is_none() && !channels.rows[l].is_empty() {
+                if layer.bias.is_none() {
                     bias = select(&bias, 0, &kept_indices(&channels.rows[l], &gone))?;
                 }
                 patch.tensors.insert(bias.name().to_string(), bias);
@@ -90,22 +90,29 @@ pub fn restructure(
             }
         }
         for entry in &channels.shape_entries {
-            let kept = kept_indices(&entry.units, &gone).len();
-            let mut shape = tensor::to_i64(&find(&patch.tensors, &entry.tensor)?).unwrap_or_default();
-            if let Some(slot) = shape.get_mut(entry.position) {
-                *slot = kept as i64;
+            let kept = kept_indices(&entry.units, &gone).len() as i64;
+            match &entry.place {
+                EntryPlace::Constant(name) => {
+                    let old = find(&patch.tensors, name)?;
+                    let mut list = tensor::to_i64(&old).unwrap_or_default();
+                    list.get_mut(entry.position).into_iter().for_each(|slot| *slot = kept);
+                    patch.tensors.insert(name.clone(), tensor::like_integers(&old, &list));
+                }
+                EntryPlace::Attribute(node, name) => {
+                    let node = nodes.entry(*node).or_insert_with(|| model.graph().node[*node].clone());
+                    let attribute = node.attribute.iter_mut().find(|a| a.name() == name);
+                    attribute.and_then(|a| a.ints.get_mut(entry.position)).into_iter().for_each(|slot| *slot = kept);
+                }
             }
-            patch.tensors.insert(entry.tensor.clone(), tensor::from_i64(&entry.tensor, &shape));
         }
     }
     for (l, layer) in layers.layers.iter().enumerate() {
         let stayed = kept_indices(&channels.rows[l], &gone).len();
-        out.channels.push(if channels.rows[l].is_empty() { layer.channels_out } else { stayed });
+        out.channels.push(stayed);
         let mut node = nodes.remove(&layer.node).unwrap_or_else(|| model.graph().node[layer.node].clone());
         let mut parts = vec![layer.name.clone()];
-        if layer.is_depthwise() && stayed < layer.channels_out && !channels.rows[l].is_empty() {
-            set_int(&mut node, "group", stayed as i64);
-            patch.replace.insert(layer.node, vec![node.clone()]);
+        if layer.groups > 1 && stayed < layer.channels_out {
+            set_int(&mut node, "group", (stayed / (layer.channels_out / layer.groups)) as i64);
         }
         if let Some(rank) = plan.treatments[l].1.rank {
             let weight = find(&patch.tensors, &layer.weight)?;
@@ -118,6 +125,7 @@ pub fn restructure(
         }
         out.parts.push(parts);
     }
+    patch.replace.extend(nodes.into_iter().map(|(i, node)| (i, vec![node])));
     out.model = patch.apply(model)?;
     Ok(out)
 }
@@ -137,7 +145,7 @@ fn corrected_bias(
     let none = BTreeMap::new();
     let name = layer.bias.clone().unwrap_or_else(|| format!("{}.bias.corrected", layer.name));
     let mut node = node.clone();
-    if layer.bias.is_none() {
+    if layer.bias.is_none() && layer.op != LayerOp::MatMul {
         node.input.truncate(2);
         node.input.push(name.clone());
     }
@@ -213,11 +221,13 @@ fn split(
     let middle = format!("{}.rank", layer.output);
     let mut first = node.clone();
     first.name = Some(format!("{}.first", layer.name));
-    first.input = vec![layer.input.clone(), first_weight];
+    let sides = |data: String, weight: String| if layer.slot == 1 { vec![data, weight] } else { vec![weight, data] };
+    first.input = sides(layer.input.clone(), first_weight);
     first.output = vec![middle.clone()];
     let mut last = node.clone();
     last.name = Some(format!("{}.last", layer.name));
-    last.input = [middle, last_weight].into_iter().chain(node.input.get(2).cloned()).collect();
+    last.input = sides(middle, last_weight).into_iter().chain(node.input.get(2).cloned()).collect();
+    last.attribute.retain(|a| a.name() != "transA");
     if layer.op == LayerOp::Conv {
         last.attribute = vec![tensor::ints("kernel_shape", &vec![1; dims.len() - 2])];
     }

@@ -36,7 +36,7 @@ fn open(path: &Path) -> Compressor {
 fn load(model: &Model) -> Compressor {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");
-    std::fs::write(&path, model.to_bytes()).unwrap();
+    std::fs::write(&path, model.to_bytes().unwrap()).unwrap();
     open(&path)
 }
 
@@ -52,7 +52,7 @@ fn calibrated(name: &str) -> Compressor {
 
 fn run_at(model: &Model, x: &ArrayD<f32>, optimisation: Level) -> ArrayD<f32> {
     let options = SessionOptions { optimisation, ..Default::default() };
-    let mut session = Session::from_bytes(&runtime(), &model.name, &model.to_bytes(), options).unwrap();
+    let mut session = Session::from_bytes(&runtime(), &model.name, &model.to_bytes().unwrap(), options).unwrap();
     let input = session.inputs()[0].name.clone();
     session.run(&[(&input, x.view())]).unwrap().remove(0)
 }
@@ -134,7 +134,7 @@ fn cutting_is_zeroing(c: &Compressor, expected: &[&[&str]]) {
         let plan = cut_everywhere(c, keep);
         plan.check(&c.layers, &c.channels).unwrap();
         let cut = restructured(c, &plan);
-        assert!(cut.model.to_bytes().len() < c.model.to_bytes().len());
+        assert!(cut.model.to_bytes().unwrap().len() < c.model.to_bytes().unwrap().len());
         assert_close(&run(&zeroed(c, &plan), &x), &run(&cut.model, &x), 1e-4, &format!("keep {keep} of {expected:?}"));
     }
 }

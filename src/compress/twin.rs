@@ -1,8 +1,8 @@
 //! The fake-quant twin: a float model that computes what the integers on the chip would.
 //!
 //! A quantized layer reads `QuantizeLinear → Cast (→ Clip → Sub)` of its input, the integers as floats, and has the
-//! activation's step folded into its fake-quantized weights: W' = s_x·s_w·q_w. This is standard ONNX from opset 11,
-//! gives the same values under every optimisation level and setting of ONNX Runtime (a QuantizeLinear–DequantizeLinear
+//! activation's step folded into its fake-quantized weights: W' = s_x·s_w·q_w. This is standard ONNX from opset 11 (for
+//! older networks the same in plain arithmetic), gives the same values under every optimisation level and setting of ONNX Runtime (a QuantizeLinear–DequantizeLinear
 //! pair would be fused into INT8 kernels that saturate on x86 without VNNI), and costs no more than such a pair.
 //! Padding with 0 after the offset is taken off is padding with the quantized zero.
 
@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     graph::{
         Model,
-        layer::{Layer, LayerOp, Layers},
+        layer::{Layer, Layers},
         model::{PLAN_KEY, PRECISION_KEY, SIMULATION_MARK},
         patch::Patch,
         proto::{NodeProto, TensorProto},
@@ -32,7 +32,7 @@ use crate::{
 /// Makes the twin of a float model whose nodes get these precisions.
 ///
 /// # Errors
-/// If a quantized layer's input was not calibrated, or the model's opset is below 11.
+/// If a quantized layer's input was not calibrated.
 pub fn quantize(
     model: &Model,
     layers: &Layers,
@@ -43,10 +43,6 @@ pub fn quantize(
 ) -> Result<Model> {
     let quantized: Vec<(&Layer, u32)> =
         layers.layers.iter().filter_map(|l| precision.get(&l.name).and_then(|p| p.integer_bits()).map(|bits| (l, bits))).collect();
-    if !quantized.is_empty() && model.opset() < 11 {
-        let remedy = "export the model with opset 13 or newer, or raise it with onnx.version_converter";
-        return Err(Error::model(&model.name, format!("opset {} is too old for quantization", model.opset()), remedy));
-    }
     let mut patch = Patch::new("the fake-quant twin");
     let weights: BTreeMap<&str, &TensorProto> = model.graph().initializer.iter().map(|t| (t.name(), t)).collect();
     let mut done: BTreeSet<String> = BTreeSet::new();
@@ -58,17 +54,18 @@ pub fn quantize(
         let integers = format!("{}{SIMULATION_MARK}int{bits}", layer.input);
         let mut nodes = Vec::new();
         if done.insert(integers.clone()) {
-            nodes = simulate(&layer.input, &integers, grid, &mut patch);
+            let make = if model.opset() < 11 { simulate_by_arithmetic } else { simulate };
+            nodes = make(&layer.input, &integers, grid, &mut patch);
         }
         let weight = weights.get(layer.weight.as_str()).ok_or_else(|| Error::Internal(format!("no weight {}", layer.weight)))?;
-        let per_channel = matches!(layer.op, LayerOp::Conv | LayerOp::ConvTranspose).then_some(layer.out_axis);
+        let per_channel = layer.op.is_convolution().then_some(layer.out_axis);
         let weight = tensor::to_f32(weight)?;
         let settings = [u64::from(bits), per_channel.map_or(u64::MAX, |a| a as u64), spec.weights as u64];
         let make = || Ok(fake_quantize_weight(&weight, per_channel, bits, spec.weights));
         let folded = rounded.get(key(&weight, &settings), make, |w| 4 * w.len())?.mapv(|w| w * grid.scale);
         patch.tensors.insert(layer.weight.clone(), tensor::from_f32(&layer.weight, &folded));
         let mut node = model.graph().node[layer.node].clone();
-        node.input[0] = integers;
+        node.input[layer.data_slot()] = integers;
         nodes.push(node);
         patch.replace.insert(layer.node, nodes);
     }
@@ -76,6 +73,36 @@ pub fn quantize(
     patch.metadata.insert(PLAN_KEY.into(), plan.to_string());
     patch.metadata.insert(PRECISION_KEY.into(), serde_json::to_string(&precision).unwrap_or_default());
     patch.apply(model)
+}
+
+/// As [`simulate`], for networks older than opset 11, which has no rounding and no Clip with inputs: adding and taking away
+/// 1.5·2²³ rounds a small float half to even.
+fn simulate_by_arithmetic(value: &str, integers: &str, grid: Grid, patch: &mut Patch) -> Vec<NodeProto> {
+    const ROUND: f32 = 12_582_912.0;
+    let (low, high) = grid.limits();
+    let steps = [
+        ("Div", Some(grid.scale)),
+        ("Add", Some(grid.offset as f32)),
+        ("Clip", None),
+        ("Add", Some(ROUND)),
+        ("Sub", Some(ROUND + grid.offset as f32)),
+    ];
+    let mut current = value.to_string();
+    let mut nodes = Vec::new();
+    for (i, (op, constant)) in steps.iter().enumerate() {
+        let output = if i + 1 == steps.len() { integers.to_string() } else { format!("{integers}.step{i}") };
+        let operand = constant.map(|c| {
+            let name = format!("{integers}.constant{i}");
+            patch.tensors.insert(name.clone(), tensor::scalar_f32(&name, c));
+            name
+        });
+        let inputs: Vec<&str> = std::iter::once(current.as_str()).chain(operand.as_deref()).collect();
+        let limits = || vec![tensor::float("min", low as f32), tensor::float("max", high as f32)];
+        let attributes = if constant.is_none() { limits() } else { vec![] };
+        nodes.push(tensor::node(op, &format!("{integers}.step{i}.node"), &inputs, &[&output], attributes));
+        current = output;
+    }
+    nodes
 }
 
 /// The chain that turns a value into its integers, less the offset, as floats.

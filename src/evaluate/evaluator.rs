@@ -219,7 +219,7 @@ pub fn evaluate_model(
 }
 
 fn measure_float(runtime: &Runtime, setup: &Setup, order: &[usize]) -> Result<Float> {
-    let (metric, name, bytes) = (&setup.metric, &setup.compressor.model.name, &setup.compressor.original);
+    let (metric, name, bytes) = (&setup.metric, &setup.compressor.model.name, &setup.compressor.original.to_bytes()?);
     let exact =
         |accuracy: f64, interval: Option<f64>| Score { accuracy, drop: 0.0, drop_low: interval, drop_high: interval, samples: order.len() };
     if metric.is_command() {

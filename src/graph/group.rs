@@ -1,8 +1,9 @@
 //! Which channels can only be removed together.
 //!
 //! Every channel a layer makes is an *atom*. Walking the graph once, each operator says how the channels of its
-//! output relate to those of its inputs: passed on, joined one to one (residual Add), laid side by side (Concat),
-//! repeated (Flatten), or tied so that none may go (*frozen*, with the reason). Joined atoms form one *unit*: the
+//! output relate to those of its inputs: passed on, joined one to one (residual Add), laid side by side (Concat), told
+//! apart (Split), repeated (Flatten), rearranged (channel shuffle, attention heads), or tied so that none may go
+//! (*frozen*, with the reason). Joined atoms form one *unit*: the
 //! rows of all layers that make it and the columns of all layers that read it go at once. Layers that share units
 //! form a group.
 
@@ -42,14 +43,23 @@ pub struct Slice {
     pub units: Vec<Option<usize>>,
 }
 
-/// A constant target shape of a Reshape whose entry counts channels.
+/// Where a list of integers stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryPlace {
+    /// A constant by name.
+    Constant(String),
+    /// An attribute of a node.
+    Attribute(usize, String),
+}
+
+/// A number that counts channels: an entry of a Reshape's target, a part of a Split, an end of a Slice.
 #[derive(Debug, Clone)]
 pub struct ShapeEntry {
-    /// Name of the shape constant.
-    pub tensor: String,
+    /// The list it stands in.
+    pub place: EntryPlace,
     /// Which entry.
     pub position: usize,
-    /// Unit of every index along the reshaped axis.
+    /// Unit of every index it counts.
     pub units: Vec<Option<usize>>,
 }
 
@@ -62,7 +72,7 @@ pub struct Channels {
     pub group_of: Vec<Option<usize>>,
     /// Constants to cut when units go.
     pub slices: Vec<Slice>,
-    /// Reshape targets to correct when units go.
+    /// Numbers to correct when units go.
     pub shape_entries: Vec<ShapeEntry>,
     /// Unit of every output channel of each layer.
     pub rows: Vec<Vec<Option<usize>>>,
@@ -74,7 +84,7 @@ impl Channels {
     /// Analyses a model. Shapes may be of any batch; weights may be without data.
     pub fn analyse(model: &Model, layers: &Layers, shapes: &Shapes) -> Self {
         let index = Index::new(model);
-        let mut tracer = Tracer::new(layers, shapes, &index);
+        let mut tracer = Tracer::new(model, layers, shapes, &index);
         for (i, node) in model.graph().node.iter().enumerate() {
             tracer.visit(i, node);
         }

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use prost::Message;
+use prost::{Message, bytes::Bytes};
 
 use super::{
+    external,
     proto::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_proto::DataLocation},
     tensor,
 };
@@ -31,14 +32,22 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a model file, external data included.
+    /// Reads a model file. External data stays on disk until it is asked for; that it is there, and long enough, is checked now.
     ///
     /// # Errors
     /// If the file cannot be read, is not an ONNX model, or its external data is missing.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let mut model = Self::parse(&path.display().to_string(), &bytes)?;
-        model.inline_external_data(path.parent().unwrap_or(Path::new(".")))?;
+        Self::from_file(path, std::fs::read(path).map_err(Error::io("read", path))?.into())
+    }
+
+    /// The model of a file whose bytes were read.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn from_file(path: &Path, bytes: Bytes) -> Result<Self> {
+        let mut model = Self::from_bytes(&path.display().to_string(), bytes)?;
+        let (name, folder) = (model.name.clone(), path.parent().unwrap_or(Path::new(".")));
+        tensors_mut(model.graph_mut(), &mut |t| external::resolve(t, folder, &name))?;
         Ok(model)
     }
 
@@ -47,6 +56,14 @@ impl Model {
     /// # Errors
     /// If the bytes are not an ONNX model, or its graph is empty or inconsistent.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
+        Self::from_bytes(name, Bytes::copy_from_slice(bytes))
+    }
+
+    /// As [`Model::parse`]; the weights of the model are parts of `bytes`, not copies.
+    ///
+    /// # Errors
+    /// As [`Model::parse`].
+    pub fn from_bytes(name: &str, bytes: Bytes) -> Result<Self> {
         let fail = |message: &str, source| Error::Model {
             name: name.to_string(),
             message: message.to_string(),
@@ -66,9 +83,28 @@ impl Model {
         Ok(model)
     }
 
-    /// The model as the bytes of an ONNX file.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        self.proto.encode_to_vec()
+    /// The model as the bytes of an ONNX file, external data inside.
+    ///
+    /// # Errors
+    /// If external data cannot be read, or all together is more than one file of ONNX holds.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut whole = None;
+        if self.has_external_data() {
+            let bytes = self.graph().initializer.iter().map(tensor::size_in_bytes).fold(0u64, u64::saturating_add);
+            external::fits_one_file(&self.name, bytes)?;
+            let mut proto = self.proto.clone();
+            tensors_mut(proto.graph.get_or_insert_default(), &mut |t| {
+                *t = tensor::inlined(t)?;
+                Ok(())
+            })?;
+            whole = Some(proto);
+        }
+        Ok(whole.as_ref().unwrap_or(&self.proto).encode_to_vec())
+    }
+
+    /// Whether some tensor's data is not in the message.
+    pub fn has_external_data(&self) -> bool {
+        tensors(self.graph()).any(|t| t.data_location() == DataLocation::External)
     }
 
     /// The graph; [`Model::parse`] made sure that there is one.
@@ -115,36 +151,6 @@ impl Model {
                 node.name = Some(name);
             }
         }
-    }
-
-    fn inline_external_data(&mut self, folder: &Path) -> Result<()> {
-        let name = self.name.clone();
-        let mut files: HashMap<PathBuf, Vec<u8>> = HashMap::new();
-        for tensor in &mut self.graph_mut().initializer {
-            if tensor.data_location() != DataLocation::External {
-                continue;
-            }
-            let entry = |key: &str| tensor.external_data.iter().find(|e| e.key() == key).map(|e| e.value().to_string());
-            let remedy = "put the external data file beside the model, as the exporter wrote it";
-            let location = entry("location").ok_or_else(|| {
-                Error::model(&name, format!("initializer {} has external data without a location", tensor.name()), remedy)
-            })?;
-            let path = folder.join(&location);
-            if !files.contains_key(&path) {
-                files.insert(path.clone(), std::fs::read(&path).map_err(Error::io("read", &path))?);
-            }
-            let data = &files[&path];
-            let number = |key: &str| entry(key).and_then(|v| v.parse::<usize>().ok());
-            let start = number("offset").unwrap_or(0);
-            let end = number("length").map_or(data.len(), |l| start.saturating_add(l));
-            let bytes = data.get(start..end).ok_or_else(|| {
-                Error::model(&name, format!("initializer {}: bytes {start}..{end} lie outside {location}", tensor.name()), remedy)
-            })?;
-            tensor.raw_data = Some(bytes.to_vec().into());
-            tensor.external_data.clear();
-            tensor.data_location = None;
-        }
-        Ok(())
     }
 }
 
@@ -215,6 +221,33 @@ impl<'m> Index<'m> {
     }
 }
 
+/// All tensors of a graph: initializers, those in attributes, and those of subgraphs.
+pub fn tensors(graph: &GraphProto) -> impl Iterator<Item = &TensorProto> {
+    let mut found: Vec<&TensorProto> = Vec::new();
+    let mut todo = vec![graph];
+    while let Some(graph) = todo.pop() {
+        found.extend(&graph.initializer);
+        for attribute in graph.node.iter().flat_map(|n| &n.attribute) {
+            found.extend(attribute.t.iter().chain(&attribute.tensors));
+            todo.extend(attribute.g.iter().chain(&attribute.graphs));
+        }
+    }
+    found.into_iter()
+}
+
+/// Calls `change` with every tensor of a graph, as [`tensors`] lists them.
+///
+/// # Errors
+/// The first that `change` gives.
+pub fn tensors_mut(graph: &mut GraphProto, change: &mut impl FnMut(&mut TensorProto) -> Result<()>) -> Result<()> {
+    graph.initializer.iter_mut().try_for_each(&mut *change)?;
+    for attribute in graph.node.iter_mut().flat_map(|n| &mut n.attribute) {
+        attribute.t.iter_mut().chain(&mut attribute.tensors).try_for_each(&mut *change)?;
+        attribute.g.iter_mut().chain(&mut attribute.graphs).try_for_each(|g| tensors_mut(g, change))?;
+    }
+    Ok(())
+}
+
 /// Values that a node's subgraphs read, those they make themselves included.
 pub fn captured(node: &NodeProto) -> Vec<&str> {
     let mut names = Vec::new();
@@ -227,6 +260,19 @@ pub fn captured(node: &NodeProto) -> Vec<&str> {
         }
     }
     names
+}
+
+/// All nodes of a node's subgraphs.
+pub fn inner_nodes(node: &NodeProto) -> Vec<&NodeProto> {
+    let mut found = Vec::new();
+    let mut todo = vec![node];
+    while let Some(at) = todo.pop() {
+        for inner in at.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)).flat_map(|g| &g.node) {
+            found.push(inner);
+            todo.push(inner);
+        }
+    }
+    found
 }
 
 /// Attribute of a node by name.

@@ -2,54 +2,147 @@
 
 use half::{bf16, f16};
 use ndarray::{ArrayD, IxDyn};
+use prost::bytes::Bytes;
 
-use super::proto::{AttributeProto, NodeProto, TensorProto, attribute_proto::AttributeType, tensor_proto::DataType};
+use super::{
+    external,
+    proto::{
+        AttributeProto, NodeProto, StringStringEntryProto, TensorProto,
+        attribute_proto::AttributeType,
+        tensor_proto::{DataLocation, DataType},
+    },
+};
 use crate::error::{Error, Result};
+
+/// Key in a tensor's external data that stands for one value repeated; never written to a file.
+const FILL: &str = "gulliver.fill";
 
 /// Dimensions of a tensor.
 pub fn dims(tensor: &TensorProto) -> Vec<usize> {
     tensor.dims.iter().map(|&d| usize::try_from(d).unwrap_or(0)).collect()
 }
 
-/// A float tensor (FLOAT, DOUBLE, FLOAT16, BFLOAT16) as f32.
+/// A float tensor (FLOAT, DOUBLE, FLOAT16, BFLOAT16) as f32, wherever its data is: see [`content`].
 ///
 /// # Errors
-/// If the type is not a float or the data does not fill the dimensions.
+/// If the type is not a float, the data does not fill the dimensions, or it cannot be read.
 pub fn to_f32(tensor: &TensorProto) -> Result<ArrayD<f32>> {
-    let raw = tensor.raw_data.as_deref().filter(|r| !r.is_empty());
+    let size = elements(tensor)?;
+    if let Some(value) = fill(tensor) {
+        return Ok(ArrayD::from_elem(IxDyn(&dims(tensor)), value));
+    }
+    let raw = content(tensor)?;
+    let raw = raw.as_deref();
     let halves = || tensor.int32_data.iter().map(|&v| u16::try_from(v & 0xffff).unwrap_or(0));
     let pairs = |r: &[u8]| -> Vec<u16> { r.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect() };
-    let values: Vec<f32> = match (tensor.data_type(), raw) {
-        (t, Some(r)) if t == DataType::Float as i32 => r.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        (t, None) if t == DataType::Float as i32 => tensor.float_data.clone(),
-        (t, Some(r)) if t == DataType::Double as i32 => {
+    let values: Vec<f32> = match (DataType::try_from(tensor.data_type()), raw) {
+        (Ok(DataType::Float), Some(r)) => r.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        (Ok(DataType::Float), None) => tensor.float_data.clone(),
+        (Ok(DataType::Double), Some(r)) => {
             r.chunks_exact(8).map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32).collect()
         }
-        (t, None) if t == DataType::Double as i32 => tensor.double_data.iter().map(|&v| v as f32).collect(),
-        (t, Some(r)) if t == DataType::Float16 as i32 => pairs(r).into_iter().map(|b| f16::from_bits(b).to_f32()).collect(),
-        (t, None) if t == DataType::Float16 as i32 => halves().map(|b| f16::from_bits(b).to_f32()).collect(),
-        (t, Some(r)) if t == DataType::Bfloat16 as i32 => pairs(r).into_iter().map(|b| bf16::from_bits(b).to_f32()).collect(),
-        (t, None) if t == DataType::Bfloat16 as i32 => halves().map(|b| bf16::from_bits(b).to_f32()).collect(),
+        (Ok(DataType::Double), None) => tensor.double_data.iter().map(|&v| v as f32).collect(),
+        (Ok(DataType::Float16), Some(r)) => pairs(r).into_iter().map(|b| f16::from_bits(b).to_f32()).collect(),
+        (Ok(DataType::Float16), None) => halves().map(|b| f16::from_bits(b).to_f32()).collect(),
+        (Ok(DataType::Bfloat16), Some(r)) => pairs(r).into_iter().map(|b| bf16::from_bits(b).to_f32()).collect(),
+        (Ok(DataType::Bfloat16), None) => halves().map(|b| bf16::from_bits(b).to_f32()).collect(),
         _ => return Err(Error::Internal(format!("tensor {} is not a float tensor", tensor.name()))),
     };
     let found = values.len();
-    ArrayD::from_shape_vec(IxDyn(&dims(tensor)), values).map_err(|_| {
-        Error::model(tensor.name(), format!("has {found} values for the dimensions {:?}", tensor.dims), "export the model again")
-    })
+    let misfit =
+        || Error::model(tensor.name(), format!("has {found} values for the dimensions {:?}", tensor.dims), "export the model again");
+    if found != size {
+        return Err(misfit());
+    }
+    ArrayD::from_shape_vec(IxDyn(&dims(tensor)), values).map_err(|_| misfit())
+}
+
+/// Number of elements that the dimensions tell.
+///
+/// # Errors
+/// If a dimension is negative or the number does not fit the machine's integers.
+pub fn elements(tensor: &TensorProto) -> Result<usize> {
+    let size = |d: &i64| usize::try_from(*d).ok();
+    let count = tensor.dims.iter().try_fold(1usize, |n, d| n.checked_mul(size(d)?)).filter(|&n| n <= isize::MAX as usize / 8);
+    count.ok_or_else(|| Error::model(tensor.name(), format!("has the impossible dimensions {:?}", tensor.dims), "export the model again"))
+}
+
+/// Bytes that the tensor's data takes in memory; 0 for strings and unknown types.
+pub fn size_in_bytes(tensor: &TensorProto) -> u64 {
+    let bits = match DataType::try_from(tensor.data_type()) {
+        Ok(DataType::Double | DataType::Int64 | DataType::Uint64 | DataType::Complex64) => 64,
+        Ok(DataType::Float | DataType::Int32 | DataType::Uint32) => 32,
+        Ok(DataType::Float16 | DataType::Bfloat16 | DataType::Int16 | DataType::Uint16) => 16,
+        Ok(DataType::Undefined | DataType::String) | Err(_) => 0,
+        Ok(DataType::Complex128) => 128,
+        Ok(_) => 8,
+    };
+    elements(tensor).map_or(0, |n| (n as u64).saturating_mul(bits).div_ceil(8))
+}
+
+/// Raw little-endian data: what stands in the message, or is read from the external file now. None for data in typed fields.
+///
+/// # Errors
+/// If the external file cannot be read or is too short.
+pub fn content(tensor: &TensorProto) -> Result<Option<Bytes>> {
+    if tensor.data_location() == DataLocation::External {
+        return if fill(tensor).is_some() { Ok(Some(spread_fill(tensor)?)) } else { external::read(tensor).map(Some) };
+    }
+    Ok(tensor.raw_data.clone().filter(|r| !r.is_empty()))
+}
+
+/// The one value of a tensor made by [`filled`].
+pub fn fill(tensor: &TensorProto) -> Option<f32> {
+    let entry = tensor.external_data.iter().find(|e| e.key() == FILL)?;
+    entry.value().parse().ok()
+}
+
+/// A FLOAT tensor all of whose elements are `value`, without its data until somebody asks.
+pub fn filled(name: &str, dims: &[i64], value: f32) -> TensorProto {
+    let entry = StringStringEntryProto { key: Some(FILL.into()), value: Some(value.to_string()) };
+    TensorProto {
+        name: Some(name.to_string()),
+        data_type: Some(DataType::Float as i32),
+        dims: dims.to_vec(),
+        data_location: Some(DataLocation::External as i32),
+        external_data: vec![entry],
+        ..Default::default()
+    }
+}
+
+fn spread_fill(tensor: &TensorProto) -> Result<Bytes> {
+    let value = fill(tensor).unwrap_or_default().to_le_bytes();
+    let mut bytes = Vec::with_capacity(4 * elements(tensor)?);
+    (0..elements(tensor)?).for_each(|_| bytes.extend_from_slice(&value));
+    Ok(bytes.into())
+}
+
+/// The tensor with its data in the message, wherever it was.
+///
+/// # Errors
+/// As [`content`].
+pub fn inlined(tensor: &TensorProto) -> Result<TensorProto> {
+    let mut out = tensor.clone();
+    if tensor.data_location() == DataLocation::External {
+        out.raw_data = content(tensor)?;
+        out.external_data.clear();
+        out.data_location = None;
+    }
+    Ok(out)
 }
 
 /// An integer tensor (INT64, INT32) as i64; `None` for other types.
 pub fn to_i64(tensor: &TensorProto) -> Option<Vec<i64>> {
-    let raw = tensor.raw_data.as_deref().filter(|r| !r.is_empty());
-    match (tensor.data_type(), raw) {
-        (t, Some(r)) if t == DataType::Int64 as i32 => {
+    let raw = content(tensor).ok()?;
+    match (DataType::try_from(tensor.data_type()), raw.as_deref()) {
+        (Ok(DataType::Int64), Some(r)) => {
             Some(r.chunks_exact(8).map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])).collect())
         }
-        (t, None) if t == DataType::Int64 as i32 => Some(tensor.int64_data.clone()),
-        (t, Some(r)) if t == DataType::Int32 as i32 => {
+        (Ok(DataType::Int64), None) => Some(tensor.int64_data.clone()),
+        (Ok(DataType::Int32), Some(r)) => {
             Some(r.chunks_exact(4).map(|b| i64::from(i32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect())
         }
-        (t, None) if t == DataType::Int32 as i32 => Some(tensor.int32_data.iter().map(|&v| i64::from(v)).collect()),
+        (Ok(DataType::Int32), None) => Some(tensor.int32_data.iter().map(|&v| i64::from(v)).collect()),
         _ => None,
     }
 }
@@ -69,6 +162,17 @@ pub fn from_i64(name: &str, values: &[i64]) -> TensorProto {
     raw(name, DataType::Int64, &[values.len()], values.iter().flat_map(|v| v.to_le_bytes()).collect())
 }
 
+/// Integers of the type and dimensions of another tensor (INT64 or INT32).
+pub fn like_integers(model: &TensorProto, values: &[i64]) -> TensorProto {
+    let long = model.data_type() != DataType::Int32 as i32;
+    let data = if long {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    } else {
+        values.iter().flat_map(|&v| i32::try_from(v).unwrap_or(i32::MAX).to_le_bytes()).collect()
+    };
+    TensorProto { dims: model.dims.clone(), ..raw(model.name(), if long { DataType::Int64 } else { DataType::Int32 }, &[], data) }
+}
+
 /// A FLOAT tensor of a skeleton: dimensions without data.
 pub fn without_data(name: &str, shape: &[usize]) -> TensorProto {
     let mut tensor = raw(name, DataType::Float, shape, Vec::new());
@@ -78,7 +182,8 @@ pub fn without_data(name: &str, shape: &[usize]) -> TensorProto {
 
 /// Whether a tensor has its data; those of a skeleton do not.
 pub fn has_data(tensor: &TensorProto) -> bool {
-    tensor.dims.iter().product::<i64>() == 0
+    elements(tensor).is_ok_and(|n| n == 0)
+        || tensor.data_location() == DataLocation::External
         || tensor.raw_data.as_ref().is_some_and(|r| !r.is_empty())
         || !tensor.float_data.is_empty()
         || !tensor.double_data.is_empty()
@@ -122,6 +227,11 @@ pub fn node(op: &str, name: &str, inputs: &[&str], outputs: &[&str], attributes:
 /// An integer attribute.
 pub fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { name: Some(name.to_string()), r#type: Some(AttributeType::Int as i32), i: Some(value), ..Default::default() }
+}
+
+/// A float attribute.
+pub fn float(name: &str, value: f32) -> AttributeProto {
+    AttributeProto { name: Some(name.to_string()), r#type: Some(AttributeType::Float as i32), f: Some(value), ..Default::default() }
 }
 
 /// An integer list attribute.

@@ -32,4 +32,4 @@ mod tests;
 pub use doctor::{Check, examine};
 pub use locate::{Found, Origin, PassedOver};
 pub use port::{Element, Port};
-pub use session::{Level, Runtime, Session, SessionOptions, optimise_basic};
+pub use session::{Level, Optimised, Runtime, Session, SessionOptions, optimise_basic};

@@ -31,11 +31,8 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    graph::{Model, proto::GraphProto},
+    graph::{Model, external::fits_one_file, proto::GraphProto},
 };
-
-/// The largest model that fits into one message of ONNX's file format.
-const LARGEST: usize = i32::MAX as usize;
 
 /// The loaded library and its environment; cheap to clone, one to a process.
 #[derive(Debug, Clone)]
@@ -153,7 +150,7 @@ impl Session {
     /// # Errors
     /// If ONNX Runtime refuses the model, or it is larger than 2 GiB.
     pub fn from_bytes(runtime: &Runtime, name: &str, bytes: &[u8], options: SessionOptions) -> Result<Self> {
-        small_enough(name, bytes.len())?;
+        fits_one_file(name, bytes.len() as u64)?;
         let mut builder = builder(runtime, options).map_err(|e| internal(&e))?;
         let inner = builder.commit_from_memory(bytes).map_err(|e| refused(name, &e))?;
         let inputs = inner.inputs().iter().map(port).collect();
@@ -219,23 +216,42 @@ impl Session {
     }
 }
 
-/// The model after ONNX Runtime's own basic optimiser: constants and BatchNorm folded, operators standard, names of layers kept.
-/// Operator sets that no node uses are not declared. `name` stands for the model in messages.
+/// What ONNX Runtime's basic optimiser made of a model.
+#[derive(Debug)]
+pub enum Optimised {
+    /// The model it made.
+    Model(Vec<u8>),
+    /// It cannot run the model, since it has no implementation of some operator: its own words.
+    Unknown(String),
+}
+
+/// Rewrites that we make ourselves, so that names stay the user's and constants their own.
+const NOT_WANTED: &str = "MatMulAddFusion;ConstantSharing";
+
+/// The model after ONNX Runtime's own basic optimiser: constants folded, what does nothing removed, transposes moved
+/// together; operators standard, names of layers kept. Operator sets that no node uses are not declared. `name` stands
+/// for the model in messages.
 ///
 /// # Errors
 /// If ONNX Runtime refuses the model, it is larger than 2 GiB, or there is no room for temporary files.
-pub fn optimise_basic(runtime: &Runtime, name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
-    small_enough(name, bytes.len())?;
+pub fn optimise_basic(runtime: &Runtime, name: &str, bytes: &[u8]) -> Result<Optimised> {
+    fits_one_file(name, bytes.len() as u64)?;
     let scratch = Scratch::new(&std::env::temp_dir())?;
     let path = scratch.path.join("model.onnx");
     let options = SessionOptions { threads: 1, optimisation: Level::Basic };
-    let mut builder =
-        builder(runtime, options).and_then(|b| b.with_optimized_model_path(&path).map_err(ort::Error::from)).map_err(|e| internal(&e))?;
-    builder.commit_from_memory(bytes).map_err(|e| refused(name, &e))?;
+    let mut builder = builder(runtime, options)
+        .and_then(|b| b.with_optimized_model_path(&path).map_err(ort::Error::from))
+        .and_then(|b| b.with_config_entry("optimization.disable_specified_optimizers", NOT_WANTED).map_err(ort::Error::from))
+        .map_err(|e| internal(&e))?;
+    if let Err(e) = builder.commit_from_memory(bytes) {
+        let why = reason(&e);
+        let unknown = ["is not a registered function/op", "Could not find an implementation", "NOT_IMPLEMENTED"];
+        return if unknown.iter().any(|u| why.contains(u)) { Ok(Optimised::Unknown(why)) } else { Err(refused(name, &e)) };
+    }
     let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
     let mut model = Model::parse(name, &bytes)?;
     keep_used_operator_sets(&mut model);
-    Ok(model.to_bytes())
+    Ok(Optimised::Model(model.to_bytes()?))
 }
 
 /// ONNX Runtime declares every operator set it knows; other tools refuse a model for sets they do not know.
@@ -273,14 +289,6 @@ fn builder(runtime: &Runtime, options: SessionOptions) -> ort::Result<SessionBui
         .with_double_qdq_remover(false)?
         .with_intra_op_spinning(false)?
         .with_log_level(LogLevel::Error)?)
-}
-
-fn small_enough(name: &str, bytes: usize) -> Result<()> {
-    if bytes <= LARGEST {
-        return Ok(());
-    }
-    let message = format!("has {:.1} GiB, and ONNX cannot hold more than 2 GiB in one piece", bytes as f64 / f64::from(1 << 30));
-    Err(Error::model(name, message, "models of this size are beyond gulliver; tune a part of it"))
 }
 
 fn reason<R>(error: &ort::Error<R>) -> String {

@@ -12,15 +12,26 @@ use crate::{
 /// Channels and ranks come in multiples of this: the cube's padding unit for FP16 channels.
 pub const UNIT: usize = 16;
 
-/// Why a layer cannot run in a precision, if so.
+/// Why a layer cannot run in a precision, if so: what AMCT and the chip's integer products take.
 pub fn why_not_precision(layer: &Layer, precision: Precision) -> Option<String> {
+    if precision == Precision::Fp16 {
+        return None;
+    }
+    let never = match layer {
+        l if l.shares_weight => Some("it shares its weight with another node"),
+        l if l.slot == 0 => Some("the chip's integer product takes its constant on the right side"),
+        l if l.is_batched() => Some("the chip's integer product takes one weight matrix, not a batch of them"),
+        l if l.transposed_input => Some("the chip's integer product does not transpose its input (transA)"),
+        l if l.deep_dilation => Some("the chip's 3-D integer convolution takes no dilation along the depth"),
+        _ => None,
+    };
     match precision {
-        Precision::Fp16 | Precision::Int8 => None,
+        _ if never.is_some() => never.map(str::to_string),
         Precision::Int4 if layer.groups > 1 => Some("4-bit weights need a convolution without groups".into()),
         Precision::Int4 if layer.channels_in % 2 == 1 => {
             Some(format!("4-bit weights need an even number of input channels, it has {}", layer.channels_in))
         }
-        Precision::Int4 => None,
+        _ => None,
     }
 }
 
@@ -74,6 +85,8 @@ pub fn why_not_rank(layer: &Layer, rank: usize) -> Option<String> {
     let size: usize = layer.weight_dims.iter().product();
     match layer.op {
         LayerOp::ConvTranspose => Some("transposed convolutions are not decomposed".into()),
+        _ if layer.shares_weight => Some("it shares its weight with another node".into()),
+        _ if layer.is_batched() => Some("a batch of matrices is not decomposed".into()),
         LayerOp::Conv if layer.groups > 1 => Some("grouped convolutions are not decomposed".into()),
         _ if rank == 0 || rank > full_rank(layer) => Some(format!("the rank must be from 1 to {}", full_rank(layer))),
         _ if decomposed_weights(layer, rank) >= size => {

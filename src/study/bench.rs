@@ -80,13 +80,22 @@ impl Bench {
             gulliver: env!("CARGO_PKG_VERSION").into(),
             onnxruntime: self.runtime.version().to_string(),
             spec: spec_hash(spec)?,
-            model: sha256(&self.compressor.original),
+            model: self.model_hash()?,
             calibration: calibration.sha256()?,
             validation: validation.sha256()?,
             device: sha256(self.profile.to_yaml()?.as_bytes()),
         };
         let facts = facts(spec, &self.profile, &self.space, &fingerprint);
         Ok(Data { calibration, validation, fingerprint, facts })
+    }
+
+    /// Hash of the model's file and of the files its weights lie in.
+    fn model_hash(&self) -> Result<String> {
+        let original = &self.compressor.original;
+        let mut hash = Sha256::new();
+        hash.update(&original.file);
+        original.external_data().try_for_each(|data| data.map(|d| hash.update(&d)))?;
+        Ok(hex(&hash.finalize()))
     }
 
     /// Calibrates and measures the float model.
@@ -179,7 +188,7 @@ fn summary_of(trials: &[Trial], parts: &Parts<'_>, stop: Stop, clock: Clock, fac
             clock,
             facts,
             names: (file_name, profile.name.clone(), spec.device.batch, spec.metric.name().to_string()),
-            file_bytes: compressor.original.len() as u64,
+            file_bytes: compressor.original.file.len() as u64,
             normalised_latency_ms,
         },
     )
@@ -251,7 +260,11 @@ fn spec_hash(spec: &Spec) -> Result<String> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// A folder's spec, opened.

@@ -8,12 +8,17 @@
 
 use ndarray::{ArrayD, Axis, IxDyn};
 
+use super::{
+    Merged,
+    affine::{Affine, Place},
+    behind::scale_outputs,
+};
 use crate::{
     error::Result,
     graph::{
         Index, Model,
         layer::{Layer, LayerOp, Layers},
-        model::{attribute, float_attribute, int_attribute, ints_attribute},
+        model::{attribute, int_attribute, ints_attribute},
         patch::Patch,
         proto::NodeProto,
         shape::Shapes,
@@ -21,73 +26,77 @@ use crate::{
     },
 };
 
-/// Folds every BatchNorm that can be; the model as it was if there is none.
+/// Folds every norm that can be; the model as it was if there is none. A norm is one node or, written out, several.
 ///
 /// # Errors
 /// If a weight cannot be read.
-pub fn fold(model: &Model, shapes: &Shapes) -> Result<Model> {
+pub(super) fn fold(model: &Model, shapes: &Shapes, merged: &mut Merged) -> Result<Model> {
     let mut model = model.clone();
     let mut tried = 0;
     loop {
-        let found = model.graph().node.iter().enumerate().skip(tried).find(|(_, n)| n.op_type() == "BatchNormalization").map(|(i, _)| i);
-        let Some(i) = found else { return Ok(model) };
-        match fold_one(&model, shapes, i) {
-            Some(patch) => model = patch.apply(&model)?,
-            None => tried = i + 1,
-        }
+        let (index, layers) = (Index::new(&model), Layers::find(&model, shapes).layers);
+        let found = (tried..model.graph().node.len()).find_map(|i| {
+            tried = i;
+            fold_one(&model, &index, &layers, shapes, i)
+        });
+        let Some((layer, names, patch)) = found else { return Ok(model) };
+        model = patch.apply(&model)?;
+        merged.entry(layer).or_default().extend(names);
     }
 }
 
-fn fold_one(model: &Model, shapes: &Shapes, i: usize) -> Option<Patch> {
-    let index = Index::new(model);
-    let layers = Layers::find(model, shapes).layers;
-    let norm = &model.graph().node[i];
-    let (scale, shift) = affine(norm, &index)?;
-    if !scale.iter().all(|&k| k > 0.0 && k.is_finite()) || !shift.iter().all(|t| t.is_finite()) {
+fn may_be_affine(op: &str) -> bool {
+    matches!(op, "BatchNormalization" | "Add" | "Sub" | "Mul" | "Div")
+}
+
+/// The layer before, the nodes that vanish, and how.
+fn fold_one(model: &Model, index: &Index<'_>, layers: &[Layer], shapes: &Shapes, first: usize) -> Option<(String, Vec<String>, Patch)> {
+    let nodes = &model.graph().node;
+    if !may_be_affine(nodes[first].op_type()) {
         return None;
     }
-    let producer = producer(norm, model, &index, &layers)?;
-    let mut consumers = Vec::new();
-    readers(norm.output.first()?, 1, model, &index, shapes, &layers, &mut consumers)?;
-    let mut patch = Patch::new(format!("fold {} into the layers around it", norm.name()));
-    scale_outputs(producer, &scale, &index, &mut patch)?;
-    for (layer, repeat) in consumers {
-        shift_bias(layer, &shift, repeat, model, &index, &mut patch)?;
+    let from = nodes[first].input.iter().find(|v| index.producer.contains_key(v.as_str()))?;
+    let relu = &nodes[*index.producer.get(from.as_str())?];
+    if !matches!(relu.op_type(), "Relu" | "LeakyRelu") {
+        return None;
     }
-    let (from, to) = (norm.output.first()?.clone(), norm.input.first()?.clone());
-    for (n, node) in model.graph().node.iter().enumerate().filter(|(n, node)| *n != i && node.input.contains(&from)) {
+    let producer = producer(from, model, index, layers)?;
+    let place = Place { rank: shapes.dims(from)?.len(), axis: 1, channels: producer.channels_out };
+    let (mut run, mut to, mut total) = (Vec::new(), from, Affine::identity(producer.channels_out));
+    while let Some(next) = index.sole_reader(to) {
+        let Some(step) = Affine::of(&nodes[next], to, place, index) else { break };
+        total = total.then(&step);
+        run.push(next);
+        to = nodes[next].output.first()?;
+    }
+    if run.is_empty() || !total.is_finite() || !total.scale.iter().all(|&k| k > 0.0) {
+        return None;
+    }
+    let mut consumers = Vec::new();
+    readers(to, 1, model, index, shapes, layers, &mut consumers)?;
+    let names: Vec<String> = run.iter().map(|&n| nodes[n].name().to_string()).collect();
+    let mut patch = Patch::new(format!("fold {} into the layers around it", names.join(", ")));
+    scale_layer(producer, &total.scale, index, &mut patch)?;
+    for (layer, repeat) in consumers {
+        shift_bias(layer, &total.shift, repeat, model, index, &mut patch)?;
+    }
+    for (n, node) in nodes.iter().enumerate().filter(|(n, node)| !run.contains(n) && node.input.contains(to)) {
         let mut node = patch.replace.get(&n).and_then(|v| v.first()).unwrap_or(node).clone();
-        node.input.iter_mut().filter(|v| **v == from).for_each(|v| v.clone_from(&to));
+        node.input.iter_mut().filter(|v| *v == to).for_each(|v| v.clone_from(from));
         patch.replace.insert(n, vec![node]);
     }
-    patch.replace.insert(i, vec![]);
-    Some(patch)
+    patch.replace.extend(run.into_iter().map(|n| (n, vec![])));
+    Some((producer.name.clone(), names, patch))
 }
 
-/// Scale and shift of a norm: y = scale·x + shift.
-fn affine(norm: &NodeProto, index: &Index<'_>) -> Option<(Vec<f64>, Vec<f64>)> {
-    if int_attribute(norm, "training_mode", 0) != 0 || norm.output.iter().skip(1).any(|o| !o.is_empty()) {
-        return None;
-    }
-    let constant = |slot: usize| index.floats(norm.input.get(slot)?).map(|a| a.iter().map(|&v| f64::from(v)).collect::<Vec<_>>());
-    let (gamma, beta, mean, variance) = (constant(1)?, constant(2)?, constant(3)?, constant(4)?);
-    let epsilon = f64::from(float_attribute(norm, "epsilon", 1e-5));
-    let scale: Vec<f64> = gamma.iter().zip(&variance).map(|(g, v)| g / (v + epsilon).sqrt()).collect();
-    let shift = beta.iter().zip(&mean).zip(&scale).map(|((b, m), k)| b - m * k).collect();
-    Some((scale, shift))
-}
-
-/// The layer whose activation the norm reads, if nobody else reads either.
-fn producer<'a>(norm: &NodeProto, model: &Model, index: &Index<'_>, layers: &'a [Layer]) -> Option<&'a Layer> {
-    let activation = *index.producer.get(norm.input.first()?.as_str())?;
-    let node = &model.graph().node[activation];
-    if !matches!(node.op_type(), "Relu" | "LeakyRelu") {
-        return None;
-    }
-    index.sole_reader(node.output.first()?)?;
+/// The layer whose activation is this value, if nobody else reads either.
+fn producer<'a>(value: &str, model: &Model, index: &Index<'_>, layers: &'a [Layer]) -> Option<&'a Layer> {
+    let node = &model.graph().node[*index.producer.get(value)?];
+    index.sole_reader(value)?;
     index.sole_reader(node.input.first()?)?;
     let made_by = *index.producer.get(node.input.first()?.as_str())?;
-    layers.iter().find(|l| l.node == made_by && (l.groups == 1 || l.is_depthwise()))
+    let plain = |l: &&Layer| l.node == made_by && l.op != LayerOp::MatMul && !l.shares_weight && l.slot == 1;
+    layers.iter().find(plain)
 }
 
 /// All layers that read a value, through pooling and flattening; `repeat` counts how often a channel's shift recurs in the
@@ -109,10 +118,10 @@ fn readers<'a>(
         if let Some(layer) = layers.iter().find(|l| l.node == n) {
             let plain = match layer.op {
                 LayerOp::Conv => repeat == 1 && unpadded(node),
-                LayerOp::Gemm => shapes.dims(value).is_some_and(|d| d.len() == 2),
+                LayerOp::Gemm => layer.slot == 1 && !layer.transposed_input && shapes.dims(value).is_some_and(|d| d.len() == 2),
                 LayerOp::ConvTranspose | LayerOp::MatMul => false,
             };
-            if slot != 0 || !plain || (layer.groups > 1 && !layer.is_depthwise()) {
+            if slot != 0 || !plain || layer.shares_weight || (layer.groups > 1 && !layer.is_depthwise()) {
                 return None;
             }
             out.push((layer, repeat));
@@ -139,16 +148,14 @@ fn unpadded(node: &NodeProto) -> bool {
     explicit && !automatic && int_attribute(node, "ceil_mode", 0) == 0
 }
 
-fn scale_outputs(layer: &Layer, scale: &[f64], index: &Index<'_>, patch: &mut Patch) -> Option<()> {
-    if scale.len() != layer.channels_out {
-        return None;
-    }
+fn scale_layer(layer: &Layer, scale: &[f64], index: &Index<'_>, patch: &mut Patch) -> Option<()> {
     let mut weight = index.floats(&layer.weight)?;
-    for (mut filter, &k) in weight.axis_iter_mut(Axis(layer.out_axis)).zip(scale) {
-        filter.mapv_inplace(|w| (f64::from(w) * k) as f32);
-    }
+    scale_outputs(&mut weight, layer, scale);
     patch.tensors.insert(layer.weight.clone(), tensor::from_f32(&layer.weight, &weight));
     if let Some(name) = &layer.bias {
+        if index.readers(name).len() > 1 {
+            return None;
+        }
         let mut bias = patch.tensors.get(name).and_then(|t| tensor::to_f32(t).ok()).or_else(|| index.floats(name))?;
         bias.iter_mut().zip(scale).for_each(|(b, &k)| *b = (f64::from(*b) * k) as f32);
         patch.tensors.insert(name.clone(), tensor::from_f32(name, &bias));
@@ -204,12 +211,14 @@ mod tests {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/cifar10-vgg.onnx");
         let model = Model::load(&path).unwrap();
         let shapes = shape::infer(&model, 1, &std::collections::BTreeMap::new()).unwrap();
-        let folded = fold(&model, &shapes).unwrap();
+        let mut merged = Merged::new();
+        let folded = fold(&model, &shapes, &mut merged).unwrap();
+        assert_eq!(merged.values().map(Vec::len).sum::<usize>(), 6);
         let norms = |m: &Model| m.graph().node.iter().filter(|n| n.op_type() == "BatchNormalization").count();
         assert_eq!((norms(&model), norms(&folded)), (6, 0));
         let x = ArrayD::from_shape_fn(IxDyn(&[8, 3, 32, 32]), |i| ((i[0] * 131 + i[1] * 71 + i[2] * 37 + i[3] * 17) % 256) as f32);
         let run = |m: &Model| {
-            let mut session = Session::from_bytes(&runtime, "vgg", &m.to_bytes(), SessionOptions::default()).unwrap();
+            let mut session = Session::from_bytes(&runtime, "vgg", &m.to_bytes().unwrap(), SessionOptions::default()).unwrap();
             session.run(&[("input", x.view())]).unwrap().remove(0)
         };
         let (a, b) = (run(&model), run(&folded));

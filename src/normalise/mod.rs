@@ -1,0 +1,95 @@
+//! Brings a network into one plain form before anything else looks at it; nothing is approximated.
+//!
+//! In this order, since each step makes work for the next:
+//!
+//! 1. [`constants`]: constants become initializers and are no inputs of the graph any more;
+//! 2. [`widen`]: half floats become single floats;
+//! 3. ONNX Runtime's own basic optimiser folds constants, drops Identity and Dropout, moves transposes together, all in
+//!    standard ONNX; weights are put [`aside`] for it;
+//! 4. [`linear`]: weights lose what stands between them and their layer;
+//! 5. [`behind`]: BatchNorm and its like behind a layer become part of it;
+//! 6. [`after_activation`]: so does a BatchNorm after ReLU;
+//! 7. [`own`]: constants that pruning may have to cut are read by one node only.
+//!
+//! Nothing a user relies on is lost: names of layers, metadata, the graph's inputs and outputs. [`Merged`] says which of the
+//! user's nodes became part of which layer.
+
+mod affine;
+mod after_activation;
+mod aside;
+mod behind;
+mod constants;
+mod linear;
+mod own;
+mod widen;
+
+use std::collections::BTreeMap;
+
+use crate::{
+    error::Result,
+    graph::{Model, shape},
+    runtime::{Optimised, Runtime, optimise_basic},
+};
+
+/// By layer, the names of the user's nodes that became part of it.
+pub type Merged = BTreeMap<String, Vec<String>>;
+
+/// Whole shapes of inputs by name.
+pub type Pins = BTreeMap<String, Vec<usize>>;
+
+/// A network in plain form.
+#[derive(Debug, Clone)]
+pub struct Normalised {
+    /// The network.
+    pub model: Model,
+    /// What became part of its layers.
+    pub merged: Merged,
+    /// Why ONNX Runtime cannot run the network, if so: an operator it does not know.
+    pub not_runnable: Option<String>,
+}
+
+/// The network in plain form.
+///
+/// # Errors
+/// If ONNX Runtime refuses the model, or the shape of an input is not known.
+pub fn normalise(runtime: &Runtime, model: &Model, pins: &Pins) -> Result<Normalised> {
+    let plain = widen::widen(&constants::lift(model)?)?;
+    let (light, aside) = aside::put_aside(&plain);
+    let (model, not_runnable) = match optimise_basic(runtime, &model.name, &light.to_bytes()?)? {
+        Optimised::Model(bytes) => {
+            let mut optimised = Model::parse(&model.name, &bytes)?;
+            optimised.proto.metadata_props.clone_from(&model.proto.metadata_props);
+            optimised.proto.producer_name.clone_from(&model.proto.producer_name);
+            optimised.proto.producer_version.clone_from(&model.proto.producer_version);
+            (aside::put_back(optimised, aside), None)
+        }
+        Optimised::Unknown(reason) => (plain, Some(reason)),
+    };
+    finish(model, pins, not_runnable)
+}
+
+/// As [`normalise`], with the steps that need no ONNX Runtime.
+///
+/// # Errors
+/// If the model is malformed, or the shape of an input is not known.
+pub fn normalise_without_runtime(model: &Model, pins: &Pins) -> Result<Normalised> {
+    finish(widen::widen(&constants::lift(model)?)?, pins, None)
+}
+
+fn finish(model: Model, pins: &Pins, not_runnable: Option<String>) -> Result<Normalised> {
+    let shapes = shape::infer(&model, 1, pins)?;
+    let mut merged = Merged::new();
+    let model = linear::fold(&model, &shapes)?;
+    let model = behind::fold(&model, &shapes, &mut merged)?;
+    let model = after_activation::fold(&model, &shapes, &mut merged)?;
+    let model = own::constants(&model, &shapes)?;
+    Ok(Normalised { model, merged, not_runnable })
+}
+
+/// The network as the user gave it, but for constants, which are all initializers: what stands for it in sizes and latencies.
+///
+/// # Errors
+/// If the model is malformed.
+pub fn with_plain_constants(model: &Model) -> Result<Model> {
+    constants::lift(model)
+}
