@@ -290,8 +290,7 @@ def main():
         pool.shutdown(cancel_futures=True)
     print(table(rows))
     for kind in ("notes", "failures"):
-        told = [f"{row['model']}: {text}" for row in rows for text in row[kind]]
-        print(f"\n{len(told)} {kind}", *told, sep="\n  ")
+        print(f"\n{kind}", *(f"{row['model']}: {text}" for row in rows for text in row[kind]), sep="\n  ")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
     return 1 if not rows or any(row["failures"] for row in rows) else 0

@@ -95,9 +95,12 @@ def with_weights(model):
     if not any(map(weighs, fills)):
         return False
     rng = np.random.default_rng(0)
-    for node in fills:
-        name, dims = node.output[0], tuple(int(d) for d in numpy_helper.to_array(tensors[node.input[0]]))
-        role = next(((r.op_type, at) for r, at in uses[name] if r.op_type not in PASSING), (None, 0))
+    for node, reader in [(n, r) for n in fills for r in graph.node if n.output[0] in r.input]:
+        # Exporters merge weights that are equal, and these all were: every reader gets its own again.
+        shared, name = node.output[0], f"{node.output[0]}.{reader.output[0]}"
+        reader.input[:] = [name if i == shared else i for i in reader.input]
+        dims = tuple(int(d) for d in numpy_helper.to_array(tensors[node.input[0]]))
+        role = next(((r.op_type, at) for r, at in readers(graph, name) if r.op_type not in PASSING), (None, 0))
         values = rng.standard_normal(dims, np.float32)
         if role[0] in WEIGHTED and role[1] < 2 and len(dims) > 1:
             over = {"Conv": dims[1:], "ConvTranspose": dims[:1] + dims[2:], "MatMul": dims[-2:-1], "Gemm": dims[1:]}[role[0]]
