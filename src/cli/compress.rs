@@ -51,6 +51,8 @@ impl Compress {
     pub fn run(&self) -> Result<Done> {
         let runtime = start_runtime()?;
         let mut compressor = Compressor::load(&runtime, &self.model, &pins(&self.shape))?;
+        compressor.require_layers()?;
+        compressor.require_runnable()?;
         let plan = Plan::load(&self.plan, &compressor.layers, &compressor.channels)?;
         let (data, _, spec) = self.data.open(&compressor.model, Which::Calibration)?;
         compressor.quantize = spec.map_or_else(QuantizeSpec::default, |s| s.quantize);

@@ -5,12 +5,16 @@ use std::{collections::BTreeMap, path::PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::{Done, Pin, pins, print_json, start_runtime, table::aligned};
+use super::{Done, Pin, inspect_text::text, pins, print_json, start_runtime};
 use crate::{
     compress::Compressor,
     device::Profile,
     error::Result,
     evaluate::predict_plan,
+    graph::{
+        layer::Layer,
+        shape::{Pins, Shapes},
+    },
     precision::Precision,
     space::{Plan, limits},
     spec::Rank,
@@ -39,45 +43,56 @@ pub struct Inspect {
     pub json: bool,
 }
 
+/// What is known of a model.
 #[derive(Serialize)]
-struct Inspection {
-    layers: Vec<LayerInfo>,
-    groups: Vec<GroupInfo>,
-    skipped: Vec<SkippedInfo>,
+pub(super) struct Inspection {
+    pub layers: Vec<LayerInfo>,
+    pub groups: Vec<GroupInfo>,
+    pub skipped: Vec<SkippedInfo>,
+    /// Sizes assumed for inputs that the model leaves open.
+    pub assumed: Pins,
+    /// Why ONNX Runtime cannot run the model, if so.
+    pub not_runnable: Option<String>,
 }
 
 #[derive(Serialize)]
-struct LayerInfo {
-    name: String,
-    op: String,
-    weight: Vec<usize>,
-    macs: u64,
-    latency_share: f64,
-    group: Option<String>,
-    options: Options,
-    why_not: BTreeMap<&'static str, String>,
+pub(super) struct LayerInfo {
+    pub name: String,
+    pub op: String,
+    /// The user's nodes that it is made of, its own first.
+    pub nodes: Vec<String>,
+    pub input_shape: Option<Vec<usize>>,
+    pub output_shape: Option<Vec<usize>>,
+    pub weight: Vec<usize>,
+    pub weights: u64,
+    pub macs: u64,
+    pub latency_share: f64,
+    pub group: Option<String>,
+    pub options: Options,
+    pub why_not: BTreeMap<&'static str, String>,
 }
 
 #[derive(Serialize)]
-struct Options {
-    precision: Vec<Precision>,
-    keep: Vec<f64>,
-    rank: Vec<usize>,
+pub(super) struct Options {
+    pub precision: Vec<Precision>,
+    pub keep: Vec<f64>,
+    pub rank: Vec<usize>,
 }
 
 #[derive(Serialize)]
-struct GroupInfo {
-    name: String,
-    layers: Vec<String>,
-    channels: usize,
-    why_not: Option<String>,
+pub(super) struct GroupInfo {
+    pub name: String,
+    pub layers: Vec<String>,
+    /// Parts that can go one by one: channels, heads, groups of a convolution.
+    pub channels: usize,
+    pub why_not: Option<String>,
 }
 
 #[derive(Serialize)]
-struct SkippedInfo {
-    name: String,
-    op: String,
-    why_not: String,
+pub(super) struct SkippedInfo {
+    pub name: String,
+    pub op: String,
+    pub why_not: String,
 }
 
 impl Inspect {
@@ -99,50 +114,12 @@ impl Inspect {
 
     fn examine(&self, compressor: &Compressor, profile: &Profile) -> Result<Inspection> {
         let (_, prediction) = predict_plan(compressor, &Plan::identity(&compressor.layers), profile, self.batch)?;
-        let total: f64 = prediction.kernels.iter().map(|k| k.us).sum();
+        let total = prediction.kernels.iter().map(|k| k.us).sum::<f64>().max(f64::MIN_POSITIVE);
         let share = |name: &str| prediction.kernels.iter().filter(|k| k.layer.as_deref() == Some(name)).map(|k| k.us).sum::<f64>() / total;
-        let channels = &compressor.channels;
-        let layers = compressor.layers.layers.iter().enumerate().map(|(l, layer)| {
-            let mut why_not = BTreeMap::new();
-            let mut precision = vec![Precision::Fp16];
-            for p in [Precision::Int8, Precision::Int4] {
-                match limits::why_not_precision(layer, p) {
-                    None => precision.push(p),
-                    Some(reason) => drop(why_not.insert(p.name(), reason)),
-                }
-            }
-            let group = channels.group_of[l].map(|g| &channels.groups[g]);
-            let keep = match limits::why_not_keep(l, channels) {
-                Some(reason) => {
-                    why_not.insert("keep", reason);
-                    vec![1.0]
-                }
-                None => vec![1.0, 0.75, 0.5],
-            };
-            let mut rank = Vec::new();
-            for fraction in [0.5, 0.25] {
-                let r = limits::components(layer, Rank::Fraction(fraction));
-                match limits::why_not_rank(layer, r) {
-                    None => rank.push(r),
-                    Some(reason) => drop(why_not.entry("rank").or_insert(reason)),
-                }
-            }
-            rank.dedup();
-            if !rank.is_empty() {
-                why_not.remove("rank");
-            }
-            LayerInfo {
-                name: layer.name.clone(),
-                op: layer.op.name().into(),
-                weight: layer.weight_dims.clone(),
-                macs: layer.macs,
-                latency_share: share(&layer.name),
-                group: group.map(|g| g.name.clone()),
-                options: Options { precision, keep, rank },
-                why_not,
-            }
-        });
-        let groups = channels.groups.iter().map(|g| GroupInfo {
+        let shapes = compressor.outline_normalised(&Plan::identity(&compressor.layers), self.batch)?.shapes;
+        let layers = compressor.layers.layers.iter().enumerate();
+        let layers = layers.map(|(l, layer)| LayerInfo { latency_share: share(&layer.name), ..layer_info(compressor, l, layer, &shapes) });
+        let groups = compressor.channels.groups.iter().map(|g| GroupInfo {
             name: g.name.clone(),
             layers: g.layers.iter().map(|&l| compressor.layers.layers[l].name.clone()).collect(),
             channels: g.units(),
@@ -150,39 +127,67 @@ impl Inspect {
         });
         let skipped =
             compressor.layers.skipped.iter().map(|s| SkippedInfo { name: s.name.clone(), op: s.op.clone(), why_not: s.reason.clone() });
-        Ok(Inspection { layers: layers.collect(), groups: groups.collect(), skipped: skipped.collect() })
+        Ok(Inspection {
+            layers: layers.collect(),
+            groups: groups.collect(),
+            skipped: skipped.collect(),
+            assumed: compressor
+                .assumed
+                .iter()
+                .map(|(n, d)| (n.clone(), d.iter().map(|&d| if d == 0 { self.batch } else { d }).collect()))
+                .collect(),
+            not_runnable: compressor.not_runnable.clone(),
+        })
     }
 }
 
-fn text(inspection: &Inspection) -> String {
-    let heading = ["layer", "op", "weight", "MACs", "latency", "group", "precision", "keep", "rank", "why not"];
-    let mut rows = vec![heading.map(String::from).to_vec()];
-    for l in &inspection.layers {
-        let join = |v: Vec<String>| v.join(" ");
-        rows.push(vec![
-            l.name.clone(),
-            l.op.clone(),
-            l.weight.iter().map(ToString::to_string).collect::<Vec<_>>().join("×"),
-            l.macs.to_string(),
-            format!("{:.1}%", 100.0 * l.latency_share),
-            l.group.clone().unwrap_or_default(),
-            join(l.options.precision.iter().map(ToString::to_string).collect()),
-            join(l.options.keep.iter().map(ToString::to_string).collect()),
-            join(l.options.rank.iter().map(ToString::to_string).collect()),
-            l.why_not.iter().map(|(what, why)| format!("{what}: {why}")).collect::<Vec<_>>().join("; "),
-        ]);
-    }
-    let mut text = aligned(&rows);
-    let several: Vec<_> = inspection.groups.iter().filter(|g| g.layers.len() > 1).collect();
-    if !several.is_empty() {
-        text.push_str("\nchannels that go together:\n");
-        for g in several {
-            text.push_str(&format!("  {}: {} channels of {}\n", g.name, g.channels, g.layers.join(", ")));
+fn layer_info(compressor: &Compressor, l: usize, layer: &Layer, shapes: &Shapes) -> LayerInfo {
+    let mut why_not = BTreeMap::new();
+    let mut precision = vec![Precision::Fp16];
+    for p in [Precision::Int8, Precision::Int4] {
+        match limits::why_not_precision(layer, p) {
+            None => precision.push(p),
+            Some(reason) => drop(why_not.insert(p.name(), reason)),
         }
     }
-    if !inspection.skipped.is_empty() {
-        text.push_str("\nleft in float:\n");
-        inspection.skipped.iter().for_each(|s| text.push_str(&format!("  {} ({}): {}\n", s.name, s.op, s.why_not)));
+    let group = compressor.channels.group_of[l].map(|g| &compressor.channels.groups[g]);
+    let keep = match limits::why_not_keep(l, &compressor.channels) {
+        Some(reason) => {
+            why_not.insert("keep", reason);
+            vec![1.0]
+        }
+        None => {
+            let fewer = |k: &f64| *k == 1.0 || group.is_some_and(|g| limits::kept_in_group(g, *k) < g.units());
+            [1.0, 0.75, 0.5].into_iter().filter(fewer).collect()
+        }
+    };
+    let mut rank = Vec::new();
+    for fraction in [0.5, 0.25] {
+        let r = limits::components(layer, Rank::Fraction(fraction));
+        match limits::why_not_rank(layer, r) {
+            None => rank.push(r),
+            Some(reason) => drop(why_not.entry("rank").or_insert(reason)),
+        }
     }
-    text.trim_end().to_string()
+    rank.dedup();
+    if !rank.is_empty() {
+        why_not.remove("rank");
+    }
+    let add = layer.bias_node.map(|n| compressor.model.graph().node[n].name().to_string());
+    let merged = compressor.merged.get(&layer.name).cloned().unwrap_or_default();
+    let others = add.into_iter().filter(|a| !merged.contains(a)).chain(merged.clone());
+    LayerInfo {
+        name: layer.name.clone(),
+        op: layer.op.name().into(),
+        nodes: std::iter::once(layer.name.clone()).chain(others).collect(),
+        input_shape: shapes.dims(&layer.input).map(<[usize]>::to_vec),
+        output_shape: shapes.dims(&layer.output).map(<[usize]>::to_vec),
+        weight: layer.weight_dims.clone(),
+        weights: layer.weight_dims.iter().map(|&d| d as u64).product(),
+        macs: layer.macs,
+        latency_share: 0.0,
+        group: group.map(|g| g.name.clone()),
+        options: Options { precision, keep, rank },
+        why_not,
+    }
 }

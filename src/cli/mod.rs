@@ -24,6 +24,7 @@ mod device;
 mod doctor;
 mod evaluate;
 mod inspect;
+mod inspect_text;
 mod latency;
 mod progress;
 mod report;

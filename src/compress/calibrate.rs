@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{ArrayD, Axis};
 
-use super::histogram::Histogram;
+use super::{feed::feed, histogram::Histogram};
 use crate::{
     data::Dataset,
     error::{Error, Result},
@@ -57,19 +57,15 @@ pub fn calibrate(
     let names: Vec<&str> = tapped.iter().map(|w| w.value.as_str()).collect();
     let mut all: BTreeMap<String, Statistics> = BTreeMap::new();
     for chunk in samples.chunks(BATCH) {
-        let inputs = data.batch(chunk)?;
-        for w in watch {
-            if let Some((_, array)) = inputs.iter().find(|(name, _)| *name == w.value) {
-                all.entry(w.value.clone()).or_default().add(array, w, &model.name)?;
+        feed(&mut session, data, chunk, Some(&names), |run| {
+            for w in watch {
+                if let Some((_, array)) = run.inputs.iter().find(|(name, _)| *name == w.value) {
+                    all.entry(w.value.clone()).or_default().add(array, w, &model.name)?;
+                }
             }
-        }
-        if names.is_empty() {
-            continue;
-        }
-        let views: Vec<(&str, ndarray::ArrayViewD<'_, f32>)> = inputs.iter().map(|(n, a)| (n.as_str(), a.view())).collect();
-        for (w, array) in tapped.iter().zip(session.run_named(&views, &names)?) {
-            all.entry(w.value.clone()).or_default().add(&array, w, &model.name)?;
-        }
+            let made = tapped.iter().zip(&run.outputs);
+            made.into_iter().try_for_each(|(w, array)| all.entry(w.value.clone()).or_default().add(array, w, &model.name))
+        })?;
     }
     Ok(all)
 }

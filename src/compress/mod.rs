@@ -7,6 +7,7 @@
 mod cache;
 mod calibrate;
 pub mod decompose;
+mod feed;
 mod histogram;
 mod probe;
 mod prune;
@@ -23,6 +24,7 @@ use std::{
 };
 
 pub use calibrate::{Statistics, Watch};
+pub use feed::{Run, feed};
 pub use histogram::Histogram;
 pub use structure::{Means, Structured};
 
@@ -35,7 +37,7 @@ use crate::{
         layer::{Layer, Layers},
         model::{self, PLAN_KEY},
         proto::tensor_proto::DataLocation,
-        shape::{self, Shapes},
+        shape::{self, Pins, Shapes},
         tensor,
     },
     normalise::{Merged, Normalised, normalise, with_plain_constants},
@@ -60,6 +62,8 @@ pub struct Compressor {
     pub model: Model,
     /// What of the user's network became part of its layers.
     pub merged: Merged,
+    /// Inputs with unknown dimensions, and the sizes that were assumed for them; 0 for the batch.
+    pub assumed: Pins,
     /// Why ONNX Runtime cannot run the network, if so.
     pub not_runnable: Option<String>,
     /// What compression can act on.
@@ -71,7 +75,7 @@ pub struct Compressor {
     runtime: Runtime,
     skeleton: Model,
     as_given: Model,
-    pins: BTreeMap<String, Vec<usize>>,
+    pins: Pins,
     svd: SvdCache,
     rounded: Cache<ArrayD<f32>>,
     calibration: Option<Calibration>,
@@ -123,40 +127,31 @@ pub struct Outline {
 }
 
 impl Compressor {
-    /// Loads and normalises a network. `pins` fixes the whole shape of inputs.
+    /// Loads and normalises a network. `pins` fixes the whole shape of inputs; for other unknown dimensions a usual size is assumed.
     ///
     /// # Errors
     /// If the file is not a network we can load, or is already compressed by us.
-    pub fn load(runtime: &Runtime, path: &Path, pins: &BTreeMap<String, Vec<usize>>) -> Result<Self> {
+    pub fn load(runtime: &Runtime, path: &Path, pins: &Pins) -> Result<Self> {
         let file: Bytes = std::fs::read(path).map_err(Error::io("read", path))?.into();
         let model = Model::from_file(path, file.clone())?;
         if model.metadata(PLAN_KEY).is_some() {
             let remedy = "start from the float model; to change a compressed model, change its plan (plans/trial-N.yaml of the study)";
             return Err(Error::model(&model.name, "was already compressed by gulliver", remedy));
         }
+        let (pins, assumed) = shape::assume(&model, pins);
         let as_given = skeleton(&with_plain_constants(&model)?);
         let original = Original { file, model };
-        let Normalised { model, merged, not_runnable } = normalise(runtime, &original.model, pins)?;
-        let shapes = shape::infer(&model, 1, pins)?;
+        let Normalised { model, merged, not_runnable } = normalise(runtime, &original.model, &pins)?;
+        let shapes = shape::infer(&model, 1, &pins)?;
         let layers = Layers::find(&model, &shapes);
-        if layers.layers.is_empty() {
-            let why = layers
-                .skipped
-                .first()
-                .map_or_else(|| "it has no Conv, Gemm or MatMul with a constant weight".into(), |s| format!("{}: {}", s.name, s.reason));
-            return Err(Error::model(
-                &model.name,
-                format!("has no layer that can be compressed ({why})"),
-                "`gulliver inspect` lists what was found",
-            ));
-        }
         let mut channels = Channels::analyse(&model, &layers, &shapes);
         let skeleton = skeleton(&model);
-        probe::probe(&skeleton, &layers, &mut channels, pins)?;
+        probe::probe(&skeleton, &layers, &mut channels, &pins)?;
         Ok(Self {
             original,
             model,
             merged,
+            assumed,
             not_runnable,
             layers,
             channels,
@@ -164,11 +159,51 @@ impl Compressor {
             runtime: runtime.clone(),
             skeleton,
             as_given,
-            pins: pins.clone(),
+            pins,
             svd: SvdCache::default(),
             rounded: Cache::default(),
             calibration: None,
         })
+    }
+
+    /// Refuses a network without a layer to compress.
+    ///
+    /// # Errors
+    /// If there is none, with the reason of the first that looked like one.
+    pub fn require_layers(&self) -> Result<()> {
+        if !self.layers.layers.is_empty() {
+            return Ok(());
+        }
+        let first = self.layers.skipped.first();
+        let why =
+            first.map_or_else(|| "it has no Conv, Gemm or MatMul with a constant weight".into(), |s| format!("{}: {}", s.name, s.reason));
+        let message = format!("has no layer that can be compressed ({why})");
+        Err(Error::model(&self.model.name, message, "`gulliver inspect` lists what was found"))
+    }
+
+    /// Refuses a network that ONNX Runtime cannot run, which ranges and accuracy need.
+    ///
+    /// # Errors
+    /// Names the operator, in ONNX Runtime's words.
+    pub fn require_runnable(&self) -> Result<()> {
+        let Some(reason) = &self.not_runnable else { return Ok(()) };
+        Err(Error::Model {
+            name: self.model.name.clone(),
+            message: "onnx runtime cannot run it, so neither ranges nor accuracy can be measured".into(),
+            remedy: Some("replace or remove the operator it names; `gulliver inspect` and `latency` work without".into()),
+            source: Some(reason.clone().into()),
+        })
+    }
+
+    /// Refuses assumed sizes, where figures depend on them.
+    ///
+    /// # Errors
+    /// Names the inputs, and `how` their shape is given.
+    pub fn require_shapes(&self, how: &str) -> Result<()> {
+        let Some((name, dims)) = self.assumed.iter().next() else { return Ok(()) };
+        let dims: Vec<String> = dims.iter().map(|&d| d.max(1).to_string()).collect();
+        let message = format!("input {name} has unknown dimensions besides the batch");
+        Err(Error::model(&self.model.name, message, format!("give its shape: {how} {name}:{}", dims.join(","))))
     }
 
     /// Measures ranges and means of the float network; needed before a plan is compressed.
@@ -176,6 +211,7 @@ impl Compressor {
     /// # Errors
     /// If the data or the network cannot be run.
     pub fn calibrate(&mut self, data: Arc<Dataset>, samples: usize, threads: usize) -> Result<()> {
+        self.require_runnable()?;
         let all = spread(data.len(), samples);
         let statistics = calibrate::calibrate(&self.runtime, &self.model, &watches(self.layers.layers.iter()), &data, &all, threads)?;
         let means = statistics.iter().map(|(name, s)| (name.clone(), s.means.clone())).collect();

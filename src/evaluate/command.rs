@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ndarray::Axis;
 
 use crate::{
+    compress::feed,
     data::{CommandInput, Dataset, Metric, run_command},
     error::{Error, Result},
     runtime::{Runtime, Session, SessionOptions},
@@ -50,11 +51,10 @@ pub fn score(metric: &Metric, runtime: &Runtime, name: &str, model: &[u8], data:
             let mut all: Vec<Vec<ndarray::ArrayD<f32>>> = vec![Vec::new(); names.len()];
             let samples: Vec<usize> = (0..data.len()).collect();
             for chunk in samples.chunks(super::evaluator::BATCH) {
-                let inputs = data.batch(chunk)?;
-                let views: Vec<_> = inputs.iter().map(|(n, a)| (n.as_str(), a.view())).collect();
-                for (slot, output) in all.iter_mut().zip(session.run(&views)?) {
-                    slot.push(output);
-                }
+                feed(&mut session, data, chunk, None, |run| {
+                    all.iter_mut().zip(run.outputs).for_each(|(slot, output)| slot.push(output));
+                    Ok(())
+                })?;
             }
             for (output, parts) in names.iter().zip(all) {
                 let views: Vec<_> = parts.iter().map(|p| p.view()).collect();

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Bet, GiveUp, Objective, command};
 use crate::{
-    compress::{Compressor, Outline},
+    compress::{Compressor, Outline, feed},
     data::{Dataset, Interval, Metric},
     device::{Prediction, Profile, deployed_bytes, extract, predict},
     error::{Error, Result},
@@ -243,10 +243,14 @@ fn run_all(runtime: &Runtime, name: &str, bytes: &[u8], data: &Dataset, order: &
 
 /// The first output for a batch of samples.
 fn run_batch(session: &mut Session, data: &Dataset, chunk: &[usize]) -> Result<ArrayD<f32>> {
-    let inputs = data.batch(chunk)?;
-    let views: Vec<_> = inputs.iter().map(|(n, a)| (n.as_str(), a.view())).collect();
-    let outputs = session.run(&views)?.into_iter().next();
-    outputs.filter(|o| o.shape().first() == Some(&chunk.len())).ok_or_else(|| {
+    let mut parts = Vec::new();
+    feed(session, data, chunk, None, |run| {
+        parts.extend(run.outputs.into_iter().next());
+        Ok(())
+    })?;
+    let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
+    let whole = ndarray::concatenate(Axis(0), &views).ok().filter(|o| o.shape().first() == Some(&chunk.len()));
+    whole.ok_or_else(|| {
         Error::model("", "its first output does not have the batch as its first dimension", "use a {command: …} metric for such a model")
     })
 }

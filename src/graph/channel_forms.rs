@@ -254,13 +254,25 @@ impl<'a> Tracer<'a> {
             None if squeeze => self.shapes.dims(input)?.iter().enumerate().filter(|(_, d)| **d == 1).map(|(i, _)| i).collect(),
             None => return None,
         };
-        self.pass(node, |a| {
+        // An axis of one index, left over from channels taken apart, may go.
+        let mut grid = self.maps.get(input.as_str())?.clone();
+        if squeeze {
+            for p in (0..grid.axes.len()).rev() {
+                if grid.axes.len() > 1 && grid.dims[p] == 1 && axes.contains(&grid.axes[p]) {
+                    grid.axes.remove(p);
+                    grid.dims.remove(p);
+                }
+            }
+        }
+        let grid = grid.moved(|a| {
             if squeeze {
                 (!axes.contains(&a)).then(|| a - axes.iter().filter(|&&x| x < a).count())
             } else {
                 (0..rank).filter(|x| !axes.contains(x)).nth(a)
             }
-        })
+        })?;
+        self.set(output, grid);
+        Some(())
     }
 
     fn resize(&mut self, node: &'a NodeProto) -> Option<()> {

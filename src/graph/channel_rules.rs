@@ -15,6 +15,9 @@ pub(super) fn reason(node: &NodeProto) -> String {
     if over || matches!(op, "LRN" | "TopK" | "CumSum") {
         return format!("{op} {name} computes over its channels");
     }
+    if matches!(op, "Add" | "Sub" | "Mul" | "Div" | "Max" | "Min" | "Mean" | "Sum" | "Pow" | "Where" | "Concat") {
+        return format!("{op} {name} joins its channels with others that must stay");
+    }
     format!("{op} {name} reads its channels")
 }
 

@@ -363,6 +363,7 @@ fn left_alone(node: &NodeProto, index: &Index<'_>) -> Option<String> {
     Some(match op {
         "LSTM" | "GRU" | "RNN" => "recurrent layers are not compressed".into(),
         "Gather" => format!("a table of {:?} is looked up, not multiplied", weight.dims),
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min" | "Where" | "Concat" | "Expand" | "Tile" => return None,
         _ => format!("{op} with a constant of {:?} is not an operator that is compressed", weight.dims),
     })
 }

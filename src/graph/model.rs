@@ -79,6 +79,7 @@ impl Model {
         }
         let mut model = Self { name: name.to_string(), proto };
         model.name_nodes();
+        model.sort_nodes();
         super::patch::check(&model)?;
         Ok(model)
     }
@@ -131,6 +132,44 @@ impl Model {
     pub fn inputs(&self) -> impl Iterator<Item = &ValueInfoProto> {
         let constants: HashSet<&str> = self.graph().initializer.iter().map(|t| t.name()).collect();
         self.graph().input.iter().filter(move |v| !constants.contains(v.name()))
+    }
+
+    /// Puts nodes behind those whose results they read. ONNX wants it so; some converters do not do it.
+    fn sort_nodes(&mut self) {
+        let nodes = &self.graph().node;
+        let maker: HashMap<&str, usize> =
+            nodes.iter().enumerate().flat_map(|(i, n)| n.output.iter().filter(|o| !o.is_empty()).map(move |o| (o.as_str(), i))).collect();
+        let needs: Vec<Vec<usize>> = nodes
+            .iter()
+            .map(|n| n.input.iter().map(String::as_str).chain(captured(n)).filter_map(|v| maker.get(v).copied()).collect())
+            .collect();
+        if needs.iter().enumerate().all(|(i, list)| list.iter().all(|&m| m <= i)) {
+            return;
+        }
+        let mut readers = vec![Vec::new(); nodes.len()];
+        let mut missing: Vec<usize> = vec![0; nodes.len()];
+        for (i, list) in needs.iter().enumerate() {
+            for &m in list.iter().filter(|&&m| m != i) {
+                readers[m].push(i);
+                missing[i] += 1;
+            }
+        }
+        let mut ready: std::collections::BTreeSet<usize> = (0..nodes.len()).filter(|&i| missing[i] == 0).collect();
+        let mut order = Vec::with_capacity(nodes.len());
+        while let Some(i) = ready.pop_first() {
+            order.push(i);
+            for &r in &readers[i] {
+                missing[r] -= 1;
+                if missing[r] == 0 {
+                    ready.insert(r);
+                }
+            }
+        }
+        // A circle stays as it is: the check that follows names it.
+        if order.len() == nodes.len() {
+            let mut old: Vec<Option<NodeProto>> = std::mem::take(&mut self.graph_mut().node).into_iter().map(Some).collect();
+            self.graph_mut().node = order.into_iter().filter_map(|i| old[i].take()).collect();
+        }
     }
 
     /// Gives nodes without a name one made of their first output, which is unique; names already there stay.

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::error::{Error, Result};
 
+/// Whole shapes of inputs by name; 0 stands for the batch.
+pub type Pins = BTreeMap<String, Vec<usize>>;
+
 /// Shapes by value name.
 #[derive(Debug, Clone, Default)]
 pub struct Shapes {
@@ -52,12 +55,24 @@ impl Known {
 }
 
 /// Shapes of all values at `batch`: an unknown or symbolic leading dimension of a graph input becomes `batch`, a fixed one
-/// stays. `pins` gives whole shapes of inputs by name.
+/// stays. `pins` gives whole shapes of inputs by name; a 0 in one stands for the batch.
 ///
 /// # Errors
 /// If the batch is 0, a pin names no input or has another rank than it, or an input has an unknown dimension that
 /// neither the batch nor a pin settles.
-pub fn infer(model: &Model, batch: usize, pins: &BTreeMap<String, Vec<usize>>) -> Result<Shapes> {
+pub fn infer(model: &Model, batch: usize, pins: &Pins) -> Result<Shapes> {
+    known(model, batch, pins).map(|k| k.shapes)
+}
+
+/// The integers that a model computes from shapes, at `batch`: by value name.
+///
+/// # Errors
+/// As [`infer`].
+pub fn integers(model: &Model, batch: usize, pins: &Pins) -> Result<HashMap<String, Small>> {
+    known(model, batch, pins).map(|k| k.small)
+}
+
+fn known(model: &Model, batch: usize, pins: &Pins) -> Result<Known> {
     if batch == 0 {
         return Err(Error::model(&model.name, "the batch is 0", "give a batch of 1 or more"));
     }
@@ -93,14 +108,14 @@ pub fn infer(model: &Model, batch: usize, pins: &BTreeMap<String, Vec<usize>>) -
             known.small.insert(first.clone(), value);
         }
     }
-    Ok(known.shapes)
+    Ok(known)
 }
 
 fn input_dims(model: &Model, input: &ValueInfoProto, batch: usize, pin: Option<&Vec<usize>>) -> Result<Vec<usize>> {
     let name = input.name();
     let declared = declared(input);
     if let Some(pin) = pin {
-        if declared.as_ref().is_some_and(|d| d.len() != pin.len()) || pin.contains(&0) {
+        if declared.as_ref().is_some_and(|d| d.len() != pin.len()) {
             let rank = declared.map_or(pin.len(), |d| d.len());
             let remedy = format!("give {rank} dimensions of 1 or more, for example --shape {name}:1,3,224,224");
             return Err(Error::model(
@@ -109,7 +124,7 @@ fn input_dims(model: &Model, input: &ValueInfoProto, batch: usize, pin: Option<&
                 remedy,
             ));
         }
-        return Ok(pin.clone());
+        return Ok(pin.iter().map(|&d| if d == 0 { batch } else { d }).collect());
     }
     let remedy = format!("give its shape, for example --shape {name}:1,3,224,224");
     let dims = declared.ok_or_else(|| Error::model(&model.name, format!("input {name} has no shape"), &remedy))?;
@@ -119,6 +134,57 @@ fn input_dims(model: &Model, input: &ValueInfoProto, batch: usize, pin: Option<&
         None => Err(Error::model(&model.name, format!("dimension {i} of input {name} is unknown"), &remedy)),
     };
     dims.into_iter().enumerate().map(settle).collect()
+}
+
+/// `pins`, and for every other input with unknown dimensions besides the batch a usual size: 224 for an image's sides, 3 for its channels,
+/// 128 for a sequence. The same symbol gets the same size; the symbol that some input has in front is the batch everywhere.
+/// Second: the inputs that sizes were assumed for.
+pub fn assume(model: &Model, pins: &Pins) -> (Pins, Pins) {
+    let mut assumed = Pins::new();
+    let batch: Vec<String> = model.inputs().filter_map(|i| symbols(i)?.into_iter().next().flatten()).collect();
+    for input in model.inputs().filter(|i| !pins.contains_key(i.name())) {
+        let (Some(dims), Some(symbols)) = (declared(input), symbols(input)) else { continue };
+        let is_batch = |i: usize| {
+            let symbol = symbols[i].as_ref();
+            i == 0 || symbol.is_some_and(|s| batch.contains(s) || s.to_lowercase().contains("batch"))
+        };
+        let rank = dims.len();
+        let channels_last = rank == 4 && dims[3].is_some_and(|c| c <= 4);
+        let usual = |i: usize| match rank {
+            4 | 5 if i == 1 && !channels_last => 3,
+            4 if i == 3 && channels_last => 3,
+            4 => 224,
+            5 => 32,
+            _ => 128,
+        };
+        if (1..rank).any(|i| dims[i].is_none()) {
+            let sizes = (0..rank).map(|i| dims[i].unwrap_or_else(|| if is_batch(i) { 0 } else { usual(i) })).collect();
+            assumed.insert(input.name().to_string(), sizes);
+        }
+    }
+    // A symbol that stands for one size stands for it everywhere.
+    let mut sizes: HashMap<String, usize> = HashMap::new();
+    for input in model.inputs() {
+        let (Some(list), Some(dims)) = (symbols(input), assumed.get_mut(input.name())) else { continue };
+        for (symbol, dim) in list.iter().zip(dims) {
+            if let Some(symbol) = symbol {
+                *dim = *sizes.entry(symbol.clone()).or_insert(*dim);
+            }
+        }
+    }
+    let mut all = pins.clone();
+    all.extend(assumed.clone());
+    (all, assumed)
+}
+
+/// Symbols of an input's dimensions.
+fn symbols(value: &ValueInfoProto) -> Option<Vec<Option<String>>> {
+    let Some(Type::TensorType(tensor)) = value.r#type.as_ref()?.value.as_ref() else { return None };
+    let symbol = |d: &Option<Dim>| match d {
+        Some(Dim::DimParam(p)) if !p.is_empty() => Some(p.clone()),
+        _ => None,
+    };
+    Some(tensor.shape.as_ref()?.dim.iter().map(|d| symbol(&d.value)).collect())
 }
 
 /// Declared dimensions, `None` for those unknown or symbolic; `None` in all if even the rank is not told.

@@ -6,10 +6,11 @@
 //! 2. [`widen`]: half floats become single floats;
 //! 3. ONNX Runtime's own basic optimiser folds constants, drops Identity and Dropout, moves transposes together, all in
 //!    standard ONNX; weights are put [`aside`] for it;
-//! 4. [`linear`]: weights lose what stands between them and their layer;
-//! 5. [`behind`]: BatchNorm and its like behind a layer become part of it;
-//! 6. [`after_activation`]: so does a BatchNorm after ReLU;
-//! 7. [`own`]: constants that pruning may have to cut are read by one node only.
+//! 4. [`sizes`]: sizes that are computed from fixed shapes become constants;
+//! 5. [`linear`]: weights lose what stands between them and their layer;
+//! 6. [`behind`]: BatchNorm and its like behind a layer become part of it;
+//! 7. [`after_activation`]: so does a BatchNorm after ReLU;
+//! 8. [`own`]: constants that pruning may have to cut are read by one node only.
 //!
 //! Nothing a user relies on is lost: names of layers, metadata, the graph's inputs and outputs. [`Merged`] says which of the
 //! user's nodes became part of which layer.
@@ -21,21 +22,22 @@ mod behind;
 mod constants;
 mod linear;
 mod own;
+mod sizes;
 mod widen;
 
 use std::collections::BTreeMap;
 
 use crate::{
     error::Result,
-    graph::{Model, shape},
+    graph::{
+        Model,
+        shape::{self, Pins},
+    },
     runtime::{Optimised, Runtime, optimise_basic},
 };
 
 /// By layer, the names of the user's nodes that became part of it.
 pub type Merged = BTreeMap<String, Vec<String>>;
-
-/// Whole shapes of inputs by name.
-pub type Pins = BTreeMap<String, Vec<usize>>;
 
 /// A network in plain form.
 #[derive(Debug, Clone)]
@@ -77,6 +79,7 @@ pub fn normalise_without_runtime(model: &Model, pins: &Pins) -> Result<Normalise
 }
 
 fn finish(model: Model, pins: &Pins, not_runnable: Option<String>) -> Result<Normalised> {
+    let model = sizes::fold(&model, pins)?;
     let shapes = shape::infer(&model, 1, pins)?;
     let mut merged = Merged::new();
     let model = linear::fold(&model, &shapes)?;

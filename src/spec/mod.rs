@@ -17,6 +17,7 @@ pub use units::{MaxDrop, Seconds, Share};
 use crate::{
     data::{Input, Metric, Source},
     error::{Error, Result},
+    graph::shape::Pins,
 };
 
 /// A study, as the user writes it.
@@ -25,6 +26,9 @@ use crate::{
 pub struct Spec {
     /// The ONNX file; relative paths are relative to the spec's folder.
     pub model: PathBuf,
+    /// Whole shapes of inputs by name, `input: [1, 3, 224, 224]`, for models that leave them open; 0 stands for the batch.
+    #[serde(default, skip_serializing_if = "Pins::is_empty")]
+    pub shapes: Pins,
     /// Where samples come from.
     pub data: DataSpec,
     /// How accuracy is measured.

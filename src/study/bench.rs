@@ -1,6 +1,6 @@
 //! What a spec becomes before the loop can start: network, chip, data, space.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
@@ -56,7 +56,10 @@ impl Bench {
     /// If the model, the device or the space is wrong; names the place.
     pub fn open(runtime: &Runtime, spec_path: &Path, spec: Spec) -> Result<Self> {
         let profile = Profile::load(&spec.device.name)?;
-        let mut compressor = Compressor::load(runtime, &spec.model, &BTreeMap::new())?;
+        let mut compressor = Compressor::load(runtime, &spec.model, &spec.shapes)?;
+        compressor.require_layers()?;
+        compressor.require_runnable()?;
+        compressor.require_shapes("in the spec, shapes:")?;
         compressor.quantize = spec.quantize;
         let text = std::fs::read_to_string(spec_path).map_err(Error::io("read", spec_path))?;
         let space = Space::new(&spec.space, &compressor.layers, &compressor.channels, (spec_path, &text))?;
@@ -226,11 +229,17 @@ pub fn dataset(source: &Source, input: &Input, model: &Model) -> Result<Dataset>
     Dataset::open(source, input, &input_specs(model))
 }
 
-/// The model's inputs as data must fit them.
+/// The model's inputs as data must fit them. An input without a batch, as scalars and states are, gets one whole array a sample.
 pub fn input_specs(model: &Model) -> Vec<InputSpec> {
-    let free_batch = |dims: Vec<Option<usize>>| dims.into_iter().enumerate().map(|(i, d)| d.filter(|_| i > 0)).collect();
-    let dims = |v| free_batch(shape::declared(v).unwrap_or_default());
-    model.inputs().map(|v| InputSpec { name: v.name().to_string(), dims: dims(v) }).collect()
+    let declared: Vec<(String, Vec<Option<usize>>)> =
+        model.inputs().map(|v| (v.name().to_string(), shape::declared(v).unwrap_or_default())).collect();
+    let batch = declared.first().and_then(|(_, dims)| dims.first().copied()).flatten();
+    let spec = |(name, dims): (String, Vec<Option<usize>>)| {
+        let batched = dims.first().is_some_and(|d| d.is_none() || *d == batch);
+        let sample = if batched { dims[1..].to_vec() } else { dims };
+        InputSpec { name, dims: std::iter::once(None).chain(sample).collect() }
+    };
+    declared.into_iter().map(spec).collect()
 }
 
 fn facts(spec: &Spec, profile: &Profile, space: &Space, fingerprint: &Fingerprint) -> Facts {
