@@ -1,9 +1,11 @@
-"""What check_models.py feeds a network with: random inputs that its graph can take, real images, random weights."""
+"""Networks for check_models.py: random inputs that a graph can take, real images, random weights, running, comparing."""
 
 import numpy as np
+import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+GAINS = {("BatchNormalization", 1), ("BatchNormalization", 4), ("LayerNormalization", 1), ("InstanceNormalization", 1)}
 PASSING = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten", "DequantizeLinear", "Clip"}
 
 
@@ -43,10 +45,19 @@ def integers_below(graph, name):
     return min(lengths, default=None)
 
 
-def shape_of(port, assumed):
-    """The shape to feed an input in: as assumed, else as declared with 1 where a dimension is open."""
-    dims = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in port.type.tensor_type.shape.dim]
-    return tuple(assumed.get(port.name) or [d or 1 for d in dims])
+def other_sizes(inputs, assumed):
+    """Name → shape of all inputs: as assumed, else as declared with 1 where a dimension is open; then with common sizes in place of those
+    assumed, for networks that fix theirs without saying so."""
+    declared = {p.name: [d.dim_value if d.dim_value > 0 else None for d in p.type.tensor_type.shape.dim] for p in inputs}
+    yield {name: tuple(assumed.get(name) or [d or 1 for d in dims]) for name, dims in declared.items()}
+    for size in (64, 48, 16, 512) if assumed else ():
+        inner = lambda name, k, d: d or (size if k and name in assumed and assumed[name][k] > 1 else 1)
+        yield {name: tuple(inner(name, k, d) for k, d in enumerate(dims)) for name, dims in declared.items()}
+
+
+def random_inputs(graph, sizes, rng):
+    """Values for all inputs, of those shapes."""
+    return {p.name: random_input(graph, p, sizes[p.name], rng) for p in ports(graph)}
 
 
 def random_input(graph, port, shape, rng):
@@ -60,12 +71,12 @@ def random_input(graph, port, shape, rng):
     if "type" in name:
         return np.zeros(shape, kind)
     if kind == bool:
-        return rng.random(shape) < 0.5
+        return np.asarray(rng.random(shape) < 0.5)
     if kind.kind in "iu":
         table = integers_below(graph, port.name)
         low, high = (0, table) if table else (np.iinfo(kind).min, np.iinfo(kind).max + 1) if kind.itemsize == 1 else (0, 2)
-        return rng.integers(low, high, shape).astype(kind)
-    return rng.standard_normal(shape).astype(kind)
+        return np.asarray(rng.integers(low, high, shape), kind)
+    return np.asarray(rng.standard_normal(shape), kind)
 
 
 def ports(graph):
@@ -95,14 +106,17 @@ def with_weights(model):
     if not any(map(weighs, fills)):
         return False
     rng = np.random.default_rng(0)
-    for node in fills:
-        name, dims = node.output[0], tuple(int(d) for d in numpy_helper.to_array(tensors[node.input[0]]))
-        role = next(((r.op_type, at) for r, at in uses[name] if r.op_type not in PASSING), (None, 0))
+    for node, reader in [(n, r) for n in fills for r in graph.node if n.output[0] in r.input]:
+        # Exporters merge weights that are equal, and these all were: every reader gets its own again.
+        shared, name = node.output[0], f"{node.output[0]}.{reader.output[0]}"
+        reader.input[:] = [name if i == shared else i for i in reader.input]
+        dims = tuple(int(d) for d in numpy_helper.to_array(tensors[node.input[0]]))
+        role = next(((r.op_type, at) for r, at in readers(graph, name) if r.op_type not in PASSING), (None, 0))
         values = rng.standard_normal(dims, np.float32)
         if role[0] in WEIGHTED and role[1] < 2 and len(dims) > 1:
             over = {"Conv": dims[1:], "ConvTranspose": dims[:1] + dims[2:], "MatMul": dims[-2:-1], "Gemm": dims[1:]}[role[0]]
             values *= np.float32(np.sqrt(2 / np.prod(over)))
-        elif role in {("BatchNormalization", 1), ("BatchNormalization", 4), ("LayerNormalization", 1), ("InstanceNormalization", 1)} or role[0] in {"Mul", "Div"}:
+        elif role in GAINS or role[0] in {"Mul", "Div"}:
             values = rng.uniform(0.8, 1.2, dims).astype(np.float32)
         else:
             values *= np.float32(0.1)
@@ -110,3 +124,37 @@ def with_weights(model):
     for node in fills:
         graph.node.remove(node)
     return True
+
+
+# ---- running
+
+def session(path):
+    """The network on one thread, its quantized parts computed as they are written."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = 1, 1, 4
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # integers would saturate differently
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def outputs(path, samples):
+    """For each sample the outputs as arrays; sequences are laid flat."""
+    made = session(path)
+    flat = lambda value: [v for inner in value for v in flat(inner)] if isinstance(value, list) else [np.asarray(value)]
+    return [[a for value in made.run(None, sample) for a in flat(value)] for sample in samples]
+
+
+def difference(ours, theirs):
+    """The largest difference of an output, as a share of its range; infinite where there is no measuring it."""
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        raise ValueError(f"{ours.dtype}{list(ours.shape)} in place of {theirs.dtype}{list(theirs.shape)}")
+    if theirs.dtype.kind not in "fV":
+        return 0.0 if np.array_equal(ours, theirs) else np.inf
+    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
+    other = (ours != theirs) & ~(np.isnan(ours) & np.isnan(theirs))
+    if not other.any():
+        return 0.0
+    if not (np.isfinite(ours[other]).all() and np.isfinite(theirs[other]).all()):
+        return np.inf
+    finite = theirs[np.isfinite(theirs)]
+    scale = np.ptp(finite) or np.abs(finite).max()
+    return np.abs(ours - theirs)[other].max() / scale if scale else np.inf
