@@ -1,10 +1,10 @@
 //! Output shapes of attention and of the other operators of language models, ONNX's and ONNX Runtime's.
 
 use super::{
-    model::int_attribute,
+    model::ints_attribute,
     proto::NodeProto,
     shape::Known,
-    shape_rule::{Dims, count, given},
+    shape_rule::{Dims, count, given, scalar},
 };
 
 /// ONNX's `Attention`: Y, present key and value, scores. Queries are \[batch, heads, steps, size\] or, with the numbers of
@@ -55,7 +55,7 @@ pub(super) fn causal_conv(node: &NodeProto, known: &Known) -> Option<Vec<Dims>> 
 pub(super) fn packed(node: &NodeProto, known: &Known) -> Vec<Option<Dims>> {
     let Some(&[batch, steps, _]) = known.dims(node, 0) else { return vec![] };
     let Some(&[_, width]) = known.dims(node, 1) else { return vec![] };
-    let sizes = super::model::ints_attribute(node, "qkv_hidden_sizes").filter(|s| s.len() == 3);
+    let sizes = ints_attribute(node, "qkv_hidden_sizes").filter(|s| s.len() == 3);
     let hidden = match sizes {
         Some(list) => usize::try_from(list[2]).ok(),
         None => Some(width / 3),
@@ -104,11 +104,9 @@ pub(super) fn grouped(node: &NodeProto, known: &Known) -> Vec<Option<Dims>> {
         let size = heads.checked_add(kv.saturating_mul(2)).map_or(0, |all| width / all);
         (heads.checked_mul(size), size)
     };
-    let present = || {
-        let old = known.dims(node, 3)?.get(2)?;
-        // A cache of the full length is written in place, a shorter one grows; which, only the data says.
-        (*old == 0).then(|| vec![batch, kv, steps, size])
-    };
+    // The cache grows to all steps so far, or has room for more already.
+    let old = || if given(node, 3) { known.dims(node, 3)?.get(2).copied() } else { Some(0) };
+    let present = || Some(vec![batch, kv, scalar(node, known, 6)?.max(old()?), size]);
     vec![y.map(|y| vec![batch, steps, y]), present(), present()]
 }
 
@@ -123,8 +121,7 @@ pub(super) fn skip_norm(node: &NodeProto, known: &Known) -> Vec<Option<Dims>> {
 pub(super) fn embed_norm(node: &NodeProto, known: &Known) -> Option<Vec<Dims>> {
     let (&[batch, steps], &[_, hidden]) = (known.dims(node, 0)?, known.dims(node, 2)?) else { return None };
     let sum = vec![batch, steps, hidden];
-    let mask = if int_attribute(node, "mask_index_type", 1) == 0 { vec![batch, steps] } else { vec![batch] };
-    Some(vec![sum.clone(), mask, sum])
+    Some(vec![sum.clone(), vec![batch], sum])
 }
 
 #[cfg(test)]
@@ -183,6 +180,9 @@ mod tests {
     fn grouped_queries_keep_their_width_or_share_it_with_keys_and_values() {
         let grouped = || case("GroupQueryAttention").contrib().int("num_heads", 4).int("kv_num_heads", 2);
         assert_eq!(grouped().of(&[2, 5, 32]).of(&[2, 5, 16]).of(&[2, 5, 16]).outputs(2), [is(&[2, 5, 32]), None]);
-        assert_eq!(grouped().of(&[2, 5, 64]).without().without().outputs(1), [is(&[2, 5, 32])]);
+        let packed = grouped().of(&[2, 5, 64]).without().without().without().without().of(&[2]).is(&[5]);
+        assert_eq!(packed.outputs(2), [is(&[2, 5, 32]), is(&[2, 2, 5, 8])]);
+        let cached = grouped().of(&[1, 1, 32]).of(&[1, 1, 16]).of(&[1, 1, 16]).of(&[1, 2, 9, 8]).of(&[1, 2, 9, 8]).of(&[1]).is(&[4]);
+        assert_eq!(cached.outputs(3), [is(&[1, 1, 32]), is(&[1, 2, 9, 8]), is(&[1, 2, 9, 8])]);
     }
 }
