@@ -98,6 +98,12 @@ impl Original {
         if self.model.has_external_data() { self.model.to_bytes() } else { Ok(self.file.to_vec()) }
     }
 
+    /// Bytes of the file and of the data that lies in other files.
+    pub fn bytes(&self) -> u64 {
+        let outside = model::tensors(self.model.graph()).filter(|t| t.data_location() == DataLocation::External);
+        self.file.len() as u64 + outside.map(tensor::size_in_bytes).sum::<u64>()
+    }
+
     /// Parts of the network that lie in other files, in order.
     ///
     /// # Errors

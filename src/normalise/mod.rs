@@ -33,6 +33,7 @@ use crate::{
     error::Result,
     graph::{
         Model,
+        proto::ModelProto,
         shape::{self, Pins},
     },
     runtime::{Optimised, Runtime, optimise_basic},
@@ -62,14 +63,26 @@ pub fn normalise(runtime: &Runtime, model: &Model, pins: &Pins) -> Result<Normal
     let (model, not_runnable) = match optimise_basic(runtime, &model.name, &light.to_bytes()?)? {
         Optimised::Model(bytes) => {
             let mut optimised = Model::parse(&model.name, &bytes)?;
-            optimised.proto.metadata_props.clone_from(&model.proto.metadata_props);
-            optimised.proto.producer_name.clone_from(&model.proto.producer_name);
-            optimised.proto.producer_version.clone_from(&model.proto.producer_version);
+            keep_words(&model.proto, &mut optimised.proto);
             (aside::put_back(optimised, aside), None)
         }
         Optimised::Unknown(reason) => (plain, Some(reason)),
     };
     finish(model, pins, not_runnable)
+}
+
+/// What a file says of itself stays as the user has it.
+fn keep_words(from: &ModelProto, to: &mut ModelProto) {
+    to.metadata_props.clone_from(&from.metadata_props);
+    to.producer_name.clone_from(&from.producer_name);
+    to.producer_version.clone_from(&from.producer_version);
+    to.domain.clone_from(&from.domain);
+    to.model_version = from.model_version;
+    to.doc_string.clone_from(&from.doc_string);
+    if let (Some(from), Some(to)) = (&from.graph, &mut to.graph) {
+        to.name.clone_from(&from.name);
+        to.doc_string.clone_from(&from.doc_string);
+    }
 }
 
 /// As [`normalise`], with the steps that need no ONNX Runtime.

@@ -195,7 +195,7 @@ fn summary_of(trials: &[Trial], parts: &Parts<'_>, stop: Stop, clock: Clock, fac
             clock,
             facts,
             names: (file_name, profile.name.clone(), spec.device.batch, spec.metric.name().to_string()),
-            file_bytes: compressor.original.file.len() as u64,
+            file_bytes: compressor.original.bytes(),
             normalised_latency_ms,
         },
     )
