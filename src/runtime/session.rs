@@ -245,7 +245,8 @@ pub fn optimise_basic(runtime: &Runtime, name: &str, bytes: &[u8]) -> Result<Opt
         .map_err(|e| internal(&e))?;
     if let Err(e) = builder.commit_from_memory(bytes) {
         let why = reason(&e);
-        let unknown = ["is not a registered function/op", "Could not find an implementation", "NOT_IMPLEMENTED"];
+        let unknown =
+            ["is not a registered function/op", "No opset import for domain", "Could not find an implementation", "NOT_IMPLEMENTED"];
         return if unknown.iter().any(|u| why.contains(u)) { Ok(Optimised::Unknown(why)) } else { Err(refused(name, &e)) };
     }
     let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
