@@ -1,6 +1,6 @@
 //! Networks in unusual files, from the command line: what is said of them, and that they compute the same.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 

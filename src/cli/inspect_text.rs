@@ -22,7 +22,7 @@ pub(super) fn text(inspection: &Inspection) -> String {
     let several = |g: &&super::inspect::GroupInfo| g.layers.len() > 1;
     section(&mut parts, "channels that go together", {
         let groups = inspection.groups.iter().enumerate().filter(|(_, g)| several(g));
-        groups.map(|(i, g)| format!("{}: {} of {}", i + 1, g.channels, g.layers.join(", "))).collect()
+        groups.map(|(i, g)| format!("group {}, {} units: {}", i + 1, g.channels, g.layers.join(", "))).collect()
     });
     let whys = inspection.layers.iter().flat_map(|l| l.why_not.iter().map(move |(what, why)| (format!("{what}: {why}"), l.name.clone())));
     section(&mut parts, "why not", by_reason(whys));
@@ -31,7 +31,7 @@ pub(super) fn text(inspection: &Inspection) -> String {
     });
     section(&mut parts, "layers made of several nodes", {
         let of_several = inspection.layers.iter().filter(|l| l.nodes.len() > 1);
-        of_several.map(|l| format!("{}: {}", l.name, l.nodes.join(", "))).collect()
+        of_several.map(|l| format!("{} with {}", l.name, l.nodes[1..].join(", "))).collect()
     });
     parts.join("\n\n")
 }

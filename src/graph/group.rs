@@ -160,6 +160,9 @@ impl Channels {
                 }
             }
             group.kinds = kinds.into_values().collect();
+            if group.units() == 1 {
+                group.frozen.get_or_insert_with(|| "its channels only go all at once".into());
+            }
         }
         Self { groups, group_of, slices, shape_entries, rows, columns }
     }

@@ -68,7 +68,7 @@ fn fold_one(layer: &Layer, model: &Model, index: &Index<'_>, patch: &mut Patch) 
     let mut made = vec![];
     let bias_name = match &layer.bias {
         Some(b) if layer.op != LayerOp::MatMul && index.readers(b).len() == 1 => b.clone(),
-        _ => format!("{}.bias", layer.name),
+        _ => format!("{}.bias.folded", layer.name),
     };
     let old = match &layer.bias {
         Some(b) if layer.op != LayerOp::MatMul => index.floats(b)?,
@@ -83,7 +83,7 @@ fn fold_one(layer: &Layer, model: &Model, index: &Index<'_>, patch: &mut Patch) 
             let mut names = chain.iter().map(|&c| &nodes[c]);
             let add = names
                 .find(|n| matches!(n.op_type(), "Add" | "Sub"))
-                .map_or_else(|| format!("{}.bias", layer.name), |n| n.name().to_string());
+                .map_or_else(|| format!("{}.bias.add", layer.name), |n| n.name().to_string());
             made.push(tensor::node("Add", &add, &[&layer.output, &bias_name], &[value], vec![]));
             patch.tensors.insert(bias_name, bias);
         }

@@ -156,6 +156,39 @@ fn fused_queries_keys_and_values_are_cut_by_heads() {
 }
 
 #[test]
+fn convolutions_of_one_and_three_dimensions_are_cut_alike() {
+    for spatial in [vec![9], vec![5, 6, 7]] {
+        let dims: Vec<i64> = [-1, 6].into_iter().chain(spatial.iter().map(|&d| d as i64)).collect();
+        let window = |out: usize, of: usize| [vec![out, of], vec![3; spatial.len()]].concat();
+        let net = Net::new(&dims).weight("a.w", &window(8, 6)).weight("a.b", &[8]).node("Conv", "a", &["x", "a.w", "a.b"], vec![]);
+        let net = net.relu("r", "a").weight("b.w", &window(8, 1)).node("Conv", "b", &["r", "b.w"], vec![int("group", 8)]);
+        let net = net.weight("y.w", &[vec![4, 8], vec![1; spatial.len()]].concat()).node("Conv", "y", &["b", "y.w"], vec![]);
+        check(net, "y", &[&["a", "b"]]);
+    }
+}
+
+#[test]
+fn a_grouped_transposed_convolution_loses_whole_groups() {
+    let net = Net::new(&IMAGE).conv("a", "x", (6, 8), 3).relu("r", "a").weight("t.w", &[8, 3, 3, 3]).weight("t.b", &[12]);
+    let up = vec![int("group", 4), ints("strides", &[2, 2])];
+    check(net.node("ConvTranspose", "t", &["r", "t.w", "t.b"], up).conv("y", "t", (12, 4), 1), "y", &[&["a", "t"]]);
+}
+
+#[test]
+fn an_upsampling_to_written_sizes_is_rewritten() {
+    let net = Net::new(&IMAGE).conv("a", "x", (6, 8), 3).constant(shape("to", &[4, 8, 16, 16]));
+    let net = net.node("Resize", "up", &["a", "", "", "to"], vec![tensor::text("mode", "nearest")]);
+    check(net.conv("y", "up", (8, 4), 3), "y", &[&["a"]]);
+}
+
+#[test]
+fn a_choice_between_two_values_ties_them() {
+    let net = Net::new(&IMAGE).conv("a", "x", (6, 8), 3).conv("b", "x", (6, 8), 1).weight("limit", &[8, 1, 1]);
+    let net = net.node("Greater", "c", &["a", "limit"], vec![]).node("Where", "z", &["c", "a", "b"], vec![]);
+    check(net.conv("y", "z", (8, 4), 3), "y", &[&["a", "b"]]);
+}
+
+#[test]
 fn a_norm_over_the_channels_holds_them() {
     let net = Net::new(&TOKENS).matmul("a", "x", (24, 24)).weight("g", &[24]).node("LayerNormalization", "n", &["a", "g"], vec![]);
     let c = load(&net.matmul("b", "n", (24, 48)).node("Relu", "r", &["b"], vec![]).matmul("y", "r", (48, 24)).build("y"));
