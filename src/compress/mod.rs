@@ -147,9 +147,9 @@ impl Compressor {
         let (pins, assumed) = shape::assume(&model, pins);
         let as_given = skeleton(&with_plain_constants(&model)?);
         let original = Original { file, model };
-        let Normalised { model, merged, not_runnable } = normalise(runtime, &original.model, &pins)?;
+        let Normalised { model, merged, same, not_runnable } = normalise(runtime, &original.model, &pins)?;
         let shapes = shape::infer(&model, 1, &pins)?;
-        let layers = Layers::find(&model, &shapes);
+        let layers = Layers { same, ..Layers::find(&model, &shapes) };
         let mut channels = Channels::analyse(&model, &layers, &shapes);
         let skeleton = skeleton(&model);
         probe::probe(&skeleton, &layers, &mut channels, &pins)?;

@@ -22,6 +22,7 @@ use crate::{
         proto::{NodeProto, TensorProto},
         tensor,
     },
+    precision::Precision,
     space::Plan,
 };
 
@@ -125,9 +126,25 @@ pub fn restructure(
         }
         out.parts.push(parts);
     }
+    share_again(layers, plan, model, &mut patch);
     patch.replace.extend(nodes.into_iter().map(|(i, node)| (i, vec![node])));
     out.model = patch.apply(model)?;
     Ok(out)
+}
+
+/// Layers that shared a weight and that nothing is done to share it again.
+fn share_again(layers: &Layers, plan: &Plan, model: &Model, patch: &mut Patch) {
+    for group in &layers.same {
+        let untouched = layers.layers.iter().zip(&plan.treatments).filter(|(l, (_, t))| {
+            group.contains(&l.weight) && t.precision == Precision::Fp16 && t.rank.is_none() && !patch.tensors.contains_key(&l.weight)
+        });
+        let untouched: Vec<&Layer> = untouched.map(|(l, _)| l).collect();
+        let Some((first, others)) = untouched.split_first() else { continue };
+        for layer in others {
+            let nodes = patch.replace.entry(layer.node).or_insert_with(|| vec![model.graph().node[layer.node].clone()]);
+            nodes.iter_mut().for_each(|n| n.input[layer.slot].clone_from(&first.weight));
+        }
+    }
 }
 
 fn kept_indices(units: &[Option<usize>], gone: &HashSet<usize>) -> Vec<usize> {

@@ -61,7 +61,7 @@ pub struct Layer {
     pub bias_node: Option<usize>,
     /// Input slot of the weight: 0 for a constant left side of a matrix product, else 1.
     pub slot: usize,
-    /// Whether another node reads the weight as well.
+    /// Whether another node, or a subgraph, reads the weight as well.
     pub shares_weight: bool,
     /// Whether a 3-D convolution has gaps along its depth.
     pub deep_dilation: bool,
@@ -141,13 +141,15 @@ pub struct Layers {
     pub layers: Vec<Layer>,
     /// Nodes left in float, with reasons.
     pub skipped: Vec<Skipped>,
+    /// Weights that hold the same, in groups, by name: where nothing is done to several, one is enough.
+    pub same: Vec<Vec<String>>,
 }
 
 impl Layers {
     /// Finds the layers of a model's main graph. Weights may be without data.
     pub fn find(model: &Model, shapes: &Shapes) -> Self {
         let index = Index::new(model);
-        let mut found = Self { layers: Vec::new(), skipped: Vec::new() };
+        let mut found = Self { layers: Vec::new(), skipped: Vec::new(), same: Vec::new() };
         for (i, node) in model.graph().node.iter().enumerate() {
             match examine(i, node, model, &index, shapes) {
                 Ok(Some(layer)) => found.layers.push(layer),

@@ -8,9 +8,10 @@
 //!    standard ONNX; weights are put [`aside`] for it;
 //! 4. [`sizes`]: sizes that are computed from fixed shapes become constants;
 //! 5. [`linear`]: weights lose what stands between them and their layer;
-//! 6. [`behind`]: BatchNorm and its like behind a layer become part of it;
-//! 7. [`after_activation`]: so does a BatchNorm after ReLU;
-//! 8. [`own`]: constants that pruning may have to cut are read by one node only.
+//! 6. [`share`]: weights that layers share come apart;
+//! 7. [`behind`]: BatchNorm and its like behind a layer become part of it;
+//! 8. [`after_activation`]: so does a BatchNorm after ReLU;
+//! 9. [`own`]: constants that pruning may have to cut are read by one node only.
 //!
 //! Nothing a user relies on is lost: names of layers, metadata, the graph's inputs and outputs. [`Merged`] says which of the
 //! user's nodes became part of which layer.
@@ -22,6 +23,7 @@ mod behind;
 mod constants;
 mod linear;
 mod own;
+mod share;
 mod sizes;
 #[cfg(test)]
 mod tests;
@@ -49,6 +51,8 @@ pub struct Normalised {
     pub model: Model,
     /// What became part of its layers.
     pub merged: Merged,
+    /// Weights that hold the same, in groups, by name: copies for layers that shared one.
+    pub same: Vec<Vec<String>>,
     /// Why ONNX Runtime cannot run the network, if so: an operator it does not know.
     pub not_runnable: Option<String>,
 }
@@ -98,10 +102,12 @@ fn finish(model: Model, pins: &Pins, not_runnable: Option<String>) -> Result<Nor
     let shapes = shape::infer(&model, 1, pins)?;
     let mut merged = Merged::new();
     let model = linear::fold(&model, &shapes)?;
+    let (model, copies) = share::apart(&model)?;
     let model = behind::fold(&model, &shapes, &mut merged)?;
     let model = after_activation::fold(&model, &shapes, &mut merged)?;
     let model = own::constants(&model, &shapes)?;
-    Ok(Normalised { model, merged, not_runnable })
+    let same = share::still_same(&model, &copies);
+    Ok(Normalised { model, merged, same, not_runnable })
 }
 
 /// The network as the user gave it, but for constants, which are all initializers: what stands for it in sizes and latencies.

@@ -31,9 +31,6 @@ pub(super) fn constants(model: &Model, shapes: &Shapes) -> Result<Model> {
     let shared = |name: &str| {
         let tensor = *index.constants.get(name)?;
         let several = index.readers(name).len() > 1 && !inner.contains(name) && !index.outputs.contains(name);
-        if several && tensor::fill(tensor).is_some() {
-            return Some(tensor);
-        }
         let cut = tensor::elements(tensor).is_ok_and(|n| n > 1) || tensor.data_type() == 7;
         (several && cut && tensor::size_in_bytes(tensor) <= SMALL).then_some(tensor)
     };
@@ -42,7 +39,7 @@ pub(super) fn constants(model: &Model, shapes: &Shapes) -> Result<Model> {
         let mut own = node.clone();
         for (slot, input) in node.input.iter().enumerate() {
             let is_weight = slot == 1 && matches!(node.op_type(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul");
-            let Some(tensor) = shared(input).filter(|t| !is_weight || tensor::fill(t).is_some()) else { continue };
+            let Some(tensor) = shared(input).filter(|_| !is_weight) else { continue };
             if index.readers(input).first() != Some(&(i, slot)) {
                 let name = format!("{input}.{}.{slot}", node.name());
                 patch.tensors.insert(name.clone(), TensorProto { name: Some(name.clone()), ..tensor.clone() });

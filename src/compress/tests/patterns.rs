@@ -222,12 +222,32 @@ fn a_batch_of_matrices_is_cut_in_every_one() {
 }
 
 #[test]
-fn layers_that_share_a_weight_are_left_alone_with_the_reason() {
-    let net = Net::new(&IMAGE).weight("w", &[6, 6, 3, 3]).node("Conv", "a", &["x", "w"], vec![ints("pads", &[1, 1, 1, 1])]).relu("r", "a");
-    let c = load(&net.node("Conv", "b", &["r", "w"], vec![ints("pads", &[1, 1, 1, 1])]).conv("y", "b", (6, 4), 1).build("y"));
-    assert_eq!(groups(&c), Vec::<Vec<&str>>::new());
-    let why = limits::why_not_precision(&c.layers.layers[0], Precision::Int8);
-    assert_eq!(why.as_deref(), Some("it shares its weight with another node"));
+fn layers_that_share_a_weight_are_treated_apart_and_share_what_is_left_alone() {
+    let pads = || vec![ints("pads", &[1, 1, 1, 1])];
+    let net = Net::new(&IMAGE).weight("w", &[6, 6, 3, 3]).node("Conv", "a", &["x", "w"], pads()).relu("r", "a");
+    let net = net.node("Conv", "b", &["r", "w"], pads()).relu("s", "b").node("Conv", "c", &["s", "w"], pads());
+    let c = load(&net.conv("y", "c", (6, 4), 1).build("y"));
+    cutting_is_zeroing(&c, &[&["a"], &["b"], &["c"]]);
+    let weights = |plan: &Plan| {
+        let made = restructured(&c, plan).model;
+        made.graph().initializer.iter().filter(|t| t.dims == [6, 6, 3, 3]).count()
+    };
+    assert_eq!(weights(&Plan::identity(&c.layers)), 1, "nothing is done: one weight");
+    let int8 = Treatment { precision: Precision::Int8, ..Treatment::NONE };
+    assert_eq!(weights(&only(&c, "b", int8)), 2, "one for a and c, one for b");
+    let bytes = |plan: &Plan| {
+        let outline = c.outline(plan, 1).unwrap();
+        deployed_bytes(&outline.structured.model, &outline.precision)
+    };
+    // INT8 weights and the UINT64 of each output channel's dequantization on top.
+    assert_eq!(bytes(&only(&c, "b", int8)), bytes(&Plan::identity(&c.layers)) + 6 * 6 * 9 + 6 * 8);
+}
+
+#[test]
+fn a_table_that_is_also_a_weight_stays_whole() {
+    let net = Net::new(&[-1, 24]).weight("w", &[24, 12]).matmul("a", "x", (24, 24)).relu("r", "a").node("MatMul", "b", &["r", "w"], vec![]);
+    let net = net.constant(shape("i", &[3])).node("Gather", "row", &["w", "i"], vec![int("axis", 0)]);
+    check(net.node("Add", "s", &["b", "row"], vec![]).matmul("y", "s", (12, 4)), "y", &[&["a"]]);
 }
 
 /// Every network below the folder that `GULLIVER_MODELS` names, with real weights: `cargo test --lib every_network -- --ignored`.
