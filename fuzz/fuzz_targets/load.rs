@@ -4,6 +4,8 @@
 use gulliver::graph::{Index, Model};
 use libfuzzer_sys::fuzz_target;
 
+gulliver_fuzz::mutate_models!();
+
 fuzz_target!(|bytes: &[u8]| {
     let Ok(model) = Model::parse("fuzz", bytes) else { return };
     let Ok(written) = model.to_bytes() else { return };

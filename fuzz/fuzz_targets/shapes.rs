@@ -20,6 +20,8 @@ fn pins(model: &Model) -> Pins {
     pins
 }
 
+gulliver_fuzz::mutate_models!();
+
 fuzz_target!(|bytes: &[u8]| {
     let Ok(model) = Model::parse("fuzz", bytes) else { return };
     let pins = pins(&model);

@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 
 /// Key in a tensor's external data that stands for one value repeated; never written to a file.
 const FILL: &str = "gulliver.fill";
+/// More elements than this of one repeated value are never written out: 512 MiB of floats, above the largest layer of known networks.
+const LARGEST_FILL: usize = 1 << 27;
 
 /// Dimensions of a tensor.
 pub fn dims(tensor: &TensorProto) -> Vec<usize> {
@@ -29,6 +31,7 @@ pub fn dims(tensor: &TensorProto) -> Vec<usize> {
 pub fn to_f32(tensor: &TensorProto) -> Result<ArrayD<f32>> {
     let size = elements(tensor)?;
     if let Some(value) = fill(tensor) {
+        spreadable(tensor)?;
         return Ok(ArrayD::from_elem(IxDyn(&dims(tensor)), value));
     }
     let raw = content(tensor)?;
@@ -112,9 +115,17 @@ pub fn filled(name: &str, dims: &[i64], value: f32) -> TensorProto {
 
 fn spread_fill(tensor: &TensorProto) -> Result<Bytes> {
     let value = fill(tensor).unwrap_or_default().to_le_bytes();
-    let mut bytes = Vec::with_capacity(4 * elements(tensor)?);
-    (0..elements(tensor)?).for_each(|_| bytes.extend_from_slice(&value));
+    let size = spreadable(tensor)?;
+    let mut bytes = Vec::with_capacity(4 * size);
+    (0..size).for_each(|_| bytes.extend_from_slice(&value));
     Ok(bytes.into())
+}
+
+/// Number of elements of a tensor made by [`filled`]; its few bytes in the file say nothing of how many there are.
+fn spreadable(tensor: &TensorProto) -> Result<usize> {
+    let message = || format!("is one number repeated for the dimensions {:?}, too many for the memory", tensor.dims);
+    let fits = |n: &usize| *n <= LARGEST_FILL;
+    elements(tensor).ok().filter(fits).ok_or_else(|| Error::model(tensor.name(), message(), "export the model again"))
 }
 
 /// The tensor with its data in the message, wherever it was.
@@ -263,6 +274,13 @@ mod tests {
         let listed = TensorProto { data_type: Some(10), dims: vec![1], int32_data: vec![i32::from(one)], ..Default::default() };
         assert_eq!(to_f32(&raw).unwrap()[[0]], 1.0);
         assert_eq!(to_f32(&listed).unwrap()[[0]], 1.0);
+    }
+
+    #[test]
+    fn a_repeated_value_is_not_written_out_beyond_the_memory() {
+        assert_eq!(to_f32(&filled("f", &[2, 3], 0.5)).unwrap().shape(), [2, 3]);
+        let huge = filled("f", &[1 << 20, 1 << 20], 0.5);
+        assert!(to_f32(&huge).is_err() && content(&huge).is_err());
     }
 
     #[test]
