@@ -3,7 +3,7 @@
 
 use gulliver::{
     graph::{
-        Model,
+        Model, assume,
         group::Channels,
         layer::Layers,
         proto::NodeProto,
@@ -20,7 +20,7 @@ gulliver_fuzz::mutate_models!();
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(model) = Model::parse("fuzz", bytes) else { return };
-    let (pins, _) = shape::assume(&model, &Pins::new());
+    let (pins, _) = assume::assume(&model, &Pins::new());
     if written_out(&model, &pins).is_none_or(|n| n > 1 << 20) {
         return;
     }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use gulliver::graph::{
-    Model,
+    Model, assume,
     shape::{self, Pins},
 };
 use libfuzzer_sys::fuzz_target;
@@ -31,6 +31,6 @@ fuzz_target!(|bytes: &[u8]| {
             shapes.elements(value);
         }
     }
-    let (assumed, _) = shape::assume(&model, &Pins::new());
+    let (assumed, _) = assume::assume(&model, &Pins::new());
     let _ = shape::integers(&model, 2, &assumed);
 });

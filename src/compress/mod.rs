@@ -32,7 +32,7 @@ use crate::{
     data::Dataset,
     error::{Error, Result},
     graph::{
-        Model,
+        Model, assume,
         group::Channels,
         layer::{Layer, Layers},
         model::{self, PLAN_KEY},
@@ -144,7 +144,7 @@ impl Compressor {
             let remedy = "start from the float model; to change a compressed model, change its plan (plans/trial-N.yaml of the study)";
             return Err(Error::model(&model.name, "was already compressed by gulliver", remedy));
         }
-        let (pins, assumed) = shape::assume(&model, pins);
+        let (pins, assumed) = assume::assume(&model, pins);
         let as_given = skeleton(&with_plain_constants(&model)?);
         let original = Original { file, model };
         let Normalised { model, merged, same, not_runnable } = normalise(runtime, &original.model, &pins)?;

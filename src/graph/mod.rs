@@ -3,11 +3,13 @@
 //! * [`proto`]: the messages; [`model`]: a parsed file and an index over it; [`tensor`]: constants as arrays.
 //! * [`external`]: weights in files beside the model.
 //! * [`shape`]: the shape of every value at a given batch; [`fold`]: the small constants it needs.
+//! * [`assume`](mod@assume): usual sizes for inputs that leave theirs open.
 //! * [`layer`]: the nodes compression acts on; [`group`]: which channels can only be removed together.
 //! * [`patch`]: rewrites as checked values.
 //!
 //! This module mirrors ONNX and knows nothing of plans, chips or searches.
 
+pub mod assume;
 mod channel_forms;
 mod channel_rules;
 mod channels;
