@@ -36,6 +36,7 @@ mod shape_recurrent;
 mod shape_reduce;
 mod shape_rule;
 mod shape_signal;
+mod shape_trips;
 mod shape_window;
 pub mod tensor;
 

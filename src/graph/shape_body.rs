@@ -9,6 +9,7 @@ use super::{
     proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, tensor_proto::DataType},
     shape::{self, Known, Shapes},
     shape_rule::{Dims, axis},
+    shape_trips::trips,
     tensor,
 };
 
@@ -36,7 +37,6 @@ pub(super) fn repeated(node: &NodeProto, known: &Known) -> Vec<Option<Dims>> {
         return vec![];
     }
     let start: Vec<Option<Dims>> = (0..carried).map(|i| known.dims(node, i + 2).map(<[usize]>::to_vec)).collect();
-    let always = node.input.get(1).is_none_or(String::is_empty) || known.ints(node, 1).is_some_and(|c| c == [1]);
     let mut feeds = vec![Some(vec![]); 2];
     feeds.extend(start.iter().cloned());
     let inner = walked(body, node, known, &feeds);
@@ -46,8 +46,7 @@ pub(super) fn repeated(node: &NodeProto, known: &Known) -> Vec<Option<Dims>> {
         // What depends on a value that grows is not known; a value that does not still is if the model says so.
         return vec![];
     }
-    let unbroken = always && goes_on(body);
-    let trips = known.ints(node, 0).and_then(|n| usize::try_from(*n.first()?).ok()).filter(|_| unbroken);
+    let trips = if body.output.len() > carried + 1 { trips(node, body, known, &inner) } else { None };
     let stacked = (carried + 1..body.output.len()).map(|i| Some([&[trips?], end(i)?.as_slice()].concat()));
     start.iter().cloned().chain(stacked).collect()
 }
@@ -139,28 +138,6 @@ fn constant(name: &str, known: &Known) -> Option<TensorProto> {
 
 fn header(name: &str, dims: &[usize]) -> TensorProto {
     tensor::without_data(name, dims)
-}
-
-/// Whether the body's condition to go on is the one it was given, or a constant truth.
-fn goes_on(body: &GraphProto) -> bool {
-    let given = body.input.get(1).map(|i| i.name());
-    let mut name = body.output.first().map(|o| o.name());
-    for _ in 0..body.node.len() + 1 {
-        if name == given {
-            return true;
-        }
-        let holds = |t: &TensorProto| super::fold::constant(t).is_some_and(|c| c.ints() == [1]);
-        if body.initializer.iter().any(|t| Some(t.name()) == name && holds(t)) {
-            return true;
-        }
-        let Some(node) = body.node.iter().find(|n| n.output.first().map(String::as_str) == name) else { return false };
-        match node.op_type() {
-            "Identity" | "Cast" => name = node.input.first().map(String::as_str),
-            "Constant" => return attribute(node, "value").and_then(|a| a.t.as_ref()).is_some_and(holds),
-            _ => return false,
-        }
-    }
-    false
 }
 
 #[cfg(test)]

@@ -54,6 +54,13 @@ impl Case {
         self.input(from_i64(&name, values))
     }
 
+    /// The next input, a constant without dimensions.
+    pub(super) fn scalar(self, value: i64) -> Self {
+        let mut tensor = from_i64(&format!("i{}", self.node.input.len()), &[value]);
+        tensor.dims.clear();
+        self.input(tensor)
+    }
+
     /// Leaves the next input out.
     pub(super) fn without(mut self) -> Self {
         self.node.input.push(String::new());
