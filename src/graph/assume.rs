@@ -46,6 +46,7 @@ fn unknown(model: &Model, pins: &Pins) -> usize {
 fn at_part(model: &Model, pins: &Pins, part: usize) -> Pins {
     let mut assumed = Pins::new();
     let batch: Vec<String> = model.inputs().filter_map(|i| symbols(i)?.into_iter().next().flatten()).collect();
+    let open_batch = model.inputs().next().and_then(declared).is_some_and(|d| d.first() == Some(&None));
     for input in model.inputs().filter(|i| !pins.contains_key(i.name())) {
         let (Some(dims), Some(symbols)) = (declared(input), symbols(input)) else {
             assumed.extend(wanted_by_reader(model, input.name()).map(|dims| (input.name().to_string(), dims)));
@@ -56,6 +57,8 @@ fn at_part(model: &Model, pins: &Pins, part: usize) -> Pins {
             i == 0 || symbol.is_some_and(|s| batch.contains(s) || s.to_lowercase().contains("batch"))
         };
         let rank = dims.len();
+        // The state of a recurrent network: directions, batch, features.
+        let is_state = rank == 3 && dims[0].is_some() && open_batch;
         let channels_last = rank == 4 && dims[3].is_some_and(|c| c <= 4);
         let usual = |i: usize| match rank {
             4 | 5 if i == 1 && !channels_last => 3,
@@ -65,7 +68,8 @@ fn at_part(model: &Model, pins: &Pins, part: usize) -> Pins {
             _ => 128 / part,
         };
         if (1..rank).any(|i| dims[i].is_none()) {
-            let sizes = (0..rank).map(|i| dims[i].unwrap_or_else(|| if is_batch(i) { 0 } else { usual(i) })).collect();
+            let sizes =
+                (0..rank).map(|i| dims[i].unwrap_or_else(|| if is_batch(i) || (is_state && i == 1) { 0 } else { usual(i) })).collect();
             assumed.insert(input.name().to_string(), sizes);
         }
     }
