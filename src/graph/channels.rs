@@ -1,7 +1,7 @@
 //! The walk that finds out how channels are tied: its state, and the rules of layers. The rules of other operators
 //! are in [`super::channel_rules`], [`super::channel_forms`].
 
-use std::collections::HashMap;
+use std::{collections::HashMap, rc::Rc};
 
 use super::{
     Index, Model,
@@ -39,7 +39,7 @@ pub(super) struct Tracer<'a> {
     layer_at: HashMap<usize, usize>,
     pub(super) maps: HashMap<&'a str, Grid>,
     leader: Vec<usize>,
-    frozen: HashMap<usize, String>,
+    frozen: HashMap<usize, Rc<str>>,
     rows: Vec<Vec<usize>>,
     columns: Vec<Vec<usize>>,
     cuts: Vec<Cut>,
@@ -80,9 +80,10 @@ impl<'a> Tracer<'a> {
     }
 
     pub(super) fn freeze_atoms(&mut self, atoms: impl IntoIterator<Item = usize>, reason: &str) {
+        let reason: Rc<str> = reason.into();
         for atom in atoms {
             let root = self.find(atom);
-            self.frozen.entry(root).or_insert_with(|| reason.to_string());
+            self.frozen.entry(root).or_insert_with(|| Rc::clone(&reason));
         }
     }
 
@@ -118,6 +119,10 @@ impl<'a> Tracer<'a> {
 
     /// Says which channels a value has.
     pub(super) fn set(&mut self, value: &'a str, grid: Grid) {
+        let fits = |dims: &[usize]| grid.axes.iter().zip(&grid.dims).all(|(&a, d)| dims.get(a) == Some(d));
+        if !self.shapes.dims(value).is_some_and(fits) {
+            return self.freeze_atoms(grid.atoms, &format!("the shape of {value} is not known, or not what its makers say"));
+        }
         if grid.axes.len() > 1 {
             self.grids.push(grid.clone());
         }
@@ -281,7 +286,7 @@ impl<'a> Tracer<'a> {
         let slices = slices.into_iter().map(|(tensor, axis, atoms)| Slice { tensor, axis, units: resolve(&mut self, atoms) }).collect();
         let entries =
             entries.into_iter().map(|(place, position, atoms)| ShapeEntry { place, position, units: resolve(&mut self, atoms) }).collect();
-        let frozen = self.frozen.iter().filter_map(|(root, why)| number.get(root).map(|&n| (n, why.clone()))).collect();
+        let frozen = self.frozen.iter().filter_map(|(root, why)| number.get(root).map(|&n| (n, why.to_string()))).collect();
         Channels::assemble(self.layers, rows, columns, slices, entries, &frozen)
     }
 }

@@ -246,6 +246,9 @@ fn examine(i: usize, node: &NodeProto, model: &Model, index: &Index<'_>, shapes:
     if op.is_convolution() && (channels_out % groups != 0 || channels_in % groups != 0) {
         return Err(format!("{channels_in} channels to {channels_out} do not go into {groups} groups"));
     }
+    if channels_out.max(channels_in) > MOST_CHANNELS {
+        return Err(format!("{channels_in} channels to {channels_out} are too many to follow"));
+    }
     if let Some(x) = shapes.dims(data)
         && op.is_convolution()
         && (x.len() != rank || x[1] != channels_in)
@@ -253,6 +256,12 @@ fn examine(i: usize, node: &NodeProto, model: &Model, index: &Index<'_>, shapes:
         return Err(format!("its input of shape {x:?} does not fit its weight {dims:?}"));
     }
     let output = node.output.first().cloned().unwrap_or_default();
+    let made = shapes.dims(&output).map(|y| if op.is_convolution() { y.get(1) } else { y.get((y.len() + slot).wrapping_sub(2)) });
+    if let Some(made) = made
+        && made != Some(&channels_out)
+    {
+        return Err(format!("its output is not told to have the {channels_out} channels that its weight makes"));
+    }
     let vector = |b: &str| known(b).is_some_and(|t| tensor::is_float(t) && tensor::elements(t).ok() == Some(channels_out));
     let (bias, bias_node) = match input(2) {
         Some(b) if op != LayerOp::MatMul => {
@@ -369,6 +378,9 @@ fn left_alone(node: &NodeProto, index: &Index<'_>) -> Option<String> {
         _ => format!("{op} with a constant of {:?} is not an operator that is compressed", weight.dims),
     })
 }
+
+/// Layers with more channels than this are left alone: a table of words, or nonsense.
+const MOST_CHANNELS: usize = 1 << 18;
 
 /// Constants from this many elements on are told of where their operator is not compressed.
 const LARGE: usize = 1024;

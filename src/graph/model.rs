@@ -78,6 +78,10 @@ impl Model {
             return Err(fail("not an ONNX model: it has no graph with nodes", None));
         }
         let mut model = Self { name: name.to_string(), proto };
+        tensors_mut(model.graph_mut(), &mut |t| {
+            tensor::forget_fill(t);
+            Ok(())
+        })?;
         model.name_nodes();
         model.sort_nodes();
         super::patch::check(&model)?;

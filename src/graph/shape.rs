@@ -83,7 +83,15 @@ fn known(model: &Model, batch: usize, pins: &Pins) -> Result<Known> {
         let message = format!("a shape is given for {name}, which is not an input");
         return Err(Error::model(&model.name, message, format!("its inputs are {}", names.join(", "))));
     }
-    for input in model.inputs() {
+    for sparse in &graph.sparse_initializer {
+        let dims = sparse.dims.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<Vec<_>>>();
+        if let (Some(name), Some(dims)) = (sparse.values.as_ref().map(|v| v.name().to_string()), dims) {
+            known.shapes.dims.insert(name, dims);
+        }
+    }
+    let is_other =
+        |i: &&ValueInfoProto| i.r#type.as_ref().is_some_and(|t| matches!(t.value, Some(ref v) if !matches!(v, Type::TensorType(_))));
+    for input in model.inputs().filter(|i| !is_other(i)) {
         let dims = input_dims(model, input, batch, pins.get(input.name()))?;
         known.shapes.dims.insert(input.name().to_string(), dims);
     }

@@ -100,6 +100,11 @@ pub fn fill(tensor: &TensorProto) -> Option<f32> {
     entry.value().parse().ok()
 }
 
+/// Takes the mark of [`filled`] off a tensor that came from a file, where it means nothing.
+pub fn forget_fill(tensor: &mut TensorProto) {
+    tensor.external_data.retain(|e| e.key() != FILL);
+}
+
 /// A FLOAT tensor all of whose elements are `value`, without its data until somebody asks.
 pub fn filled(name: &str, dims: &[i64], value: f32) -> TensorProto {
     let entry = StringStringEntryProto { key: Some(FILL.into()), value: Some(value.to_string()) };
