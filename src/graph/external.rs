@@ -1,7 +1,7 @@
 //! Data of tensors that lies in files beside the model.
 //!
 //! A model's weights may be larger than what one protobuf message holds (2 GB), so ONNX lets a tensor name a file, an
-//! offset and a length. [`resolve`] checks all that once, when the model is loaded, and notes the file's path; [`read`]
+//! offset and a length. [`resolve`] checks all that once, when the model is loaded, and notes the file's path; `read`
 //! brings the data when it is needed.
 
 use std::{

@@ -2,16 +2,16 @@
 //!
 //! In this order, since each step makes work for the next:
 //!
-//! 1. [`constants`]: constants become initializers and are no inputs of the graph any more;
-//! 2. [`widen`]: half floats become single floats;
+//! 1. `constants`: constants become initializers and are no inputs of the graph any more;
+//! 2. `widen`: half floats become single floats;
 //! 3. ONNX Runtime's own basic optimiser folds constants, drops Identity and Dropout, moves transposes together, all in
-//!    standard ONNX; weights are put [`aside`] for it;
-//! 4. [`sizes`]: sizes that are computed from fixed shapes become constants;
-//! 5. [`linear`]: weights lose what stands between them and their layer;
-//! 6. [`share`]: weights that layers share come apart;
-//! 7. [`behind`]: BatchNorm and its like behind a layer become part of it;
-//! 8. [`after_activation`]: so does a BatchNorm after ReLU;
-//! 9. [`own`]: constants that pruning may have to cut are read by one node only.
+//!    standard ONNX; weights are put `aside` for it;
+//! 4. `sizes`: sizes that are computed from fixed shapes become constants;
+//! 5. `linear`: weights lose what stands between them and their layer;
+//! 6. `share`: weights that layers share come apart;
+//! 7. `behind`: BatchNorm and its like behind a layer become part of it;
+//! 8. `after_activation`: so does a BatchNorm after ReLU;
+//! 9. `own`: constants that pruning may have to cut are read by one node only.
 //!
 //! Nothing a user relies on is lost: names of layers, metadata, the graph's inputs and outputs. [`Merged`] says which of the
 //! user's nodes became part of which layer.
