@@ -233,9 +233,10 @@ impl<'a> Tracer<'a> {
     /// The axis of a grid along which all entries at an index belong to one unit.
     fn uniform(&mut self, grid: &Grid) -> Option<usize> {
         (0..grid.axes.len()).find(|&p| {
-            grid.slabs(p).into_iter().all(|slab| {
-                let root = self.find(slab[0]);
-                slab.into_iter().all(|a| self.find(a) == root)
+            let mut roots = vec![None; grid.dims[p]];
+            grid.along(p).all(|(i, atom)| {
+                let root = self.find(atom);
+                *roots[i].get_or_insert(root) == root
             })
         })
     }
@@ -244,9 +245,9 @@ impl<'a> Tracer<'a> {
     pub(super) fn finish(mut self) -> Channels {
         for grid in std::mem::take(&mut self.grids) {
             if self.uniform(&grid).is_none() {
-                for slab in grid.slabs(grid.axes.len() - 1) {
-                    slab[1..].iter().for_each(|&a| self.join(slab[0], a));
-                }
+                let last = grid.axes.len() - 1;
+                let edge = grid.edge(last);
+                grid.along(last).for_each(|(i, atom)| self.join(edge[i], atom));
             }
         }
         for (grid, position, reason) in std::mem::take(&mut self.whole) {
@@ -260,14 +261,13 @@ impl<'a> Tracer<'a> {
         for cut in std::mem::take(&mut self.cuts) {
             let uniform = self.uniform(&cut.grid);
             for (position, axis) in cut.axes.into_iter().filter(|(p, _)| Some(*p) == uniform) {
-                slices.push((cut.tensor.clone(), axis, cut.grid.slabs(position).into_iter().map(|s| s[0]).collect::<Vec<_>>()));
+                slices.push((cut.tensor.clone(), axis, cut.grid.edge(position)));
             }
         }
         let mut entries = Vec::new();
         for count in std::mem::take(&mut self.counts) {
             if self.uniform(&count.grid) == Some(count.axis) {
-                let atoms = count.grid.slabs(count.axis).into_iter().map(|s| s[0]).collect::<Vec<_>>();
-                entries.push((count.place, count.position, atoms));
+                entries.push((count.place, count.position, count.grid.edge(count.axis)));
             }
         }
         let mut number: HashMap<usize, usize> = HashMap::new();

@@ -1,7 +1,7 @@
 //! Which channel stands at which index of a value.
 
 /// Larger tables of atoms than this are not followed.
-pub(super) const LIMIT: usize = 1 << 20;
+pub(super) const LIMIT: usize = 1 << 18;
 
 /// The atom of every index along some axes of a value; along its other axes all entries belong to the same atoms.
 ///
@@ -76,18 +76,30 @@ impl Grid {
             if self.dims.len() == 1 {
                 break;
             }
-            let first = self.picked(position, &[0]);
-            let constant = (1..self.dims[position]).all(|i| self.picked(position, &[i]).atoms == first.atoms);
+            let stride = self.stride(position);
+            let constant = self.along(position).enumerate().all(|(flat, (i, atom))| self.atoms[flat - i * stride] == atom);
             if constant {
+                let first = self.picked(position, &[0]);
                 self = Self { axes: without(&self.axes, position), dims: without(&self.dims, position), atoms: first.atoms };
             }
         }
         self
     }
 
-    /// All atoms at each index along an axis of the grid.
-    pub(super) fn slabs(&self, position: usize) -> Vec<Vec<usize>> {
-        (0..self.dims[position]).map(|i| self.picked(position, &[i]).atoms).collect()
+    fn stride(&self, position: usize) -> usize {
+        self.dims[position + 1..].iter().product()
+    }
+
+    /// All atoms, each with its index along an axis of the grid.
+    pub(super) fn along(&self, position: usize) -> impl Iterator<Item = (usize, usize)> {
+        let (stride, length) = (self.stride(position), self.dims[position]);
+        self.atoms.iter().enumerate().map(move |(flat, &atom)| (flat / stride % length, atom))
+    }
+
+    /// An atom of every index along an axis of the grid.
+    pub(super) fn edge(&self, position: usize) -> Vec<usize> {
+        let stride = self.stride(position);
+        (0..self.dims[position]).map(|i| self.atoms[i * stride]).collect()
     }
 }
 
@@ -172,8 +184,9 @@ mod tests {
     }
 
     #[test]
-    fn slabs_are_all_atoms_at_an_index() {
+    fn atoms_are_told_with_their_index_along_an_axis() {
         let g = Grid { axes: vec![0, 1], dims: vec![2, 3], atoms: vec![0, 1, 2, 3, 4, 5] };
-        assert_eq!(g.slabs(1), [vec![0, 3], vec![1, 4], vec![2, 5]]);
+        assert_eq!(g.along(1).collect::<Vec<_>>(), [(0, 0), (1, 1), (2, 2), (0, 3), (1, 4), (2, 5)]);
+        assert_eq!((g.edge(0), g.edge(1)), (vec![0, 3], vec![0, 1, 2]));
     }
 }
