@@ -204,12 +204,16 @@ impl Compressor {
     /// Refuses assumed sizes, where figures depend on them.
     ///
     /// # Errors
-    /// Names the inputs, and `how` their shape is given.
-    pub fn require_shapes(&self, how: &str) -> Result<()> {
+    /// Names the first such input, and the key of the spec that gives its shape.
+    pub fn require_shapes(&self) -> Result<()> {
         let Some((name, dims)) = self.assumed.iter().next() else { return Ok(()) };
-        let dims: Vec<String> = dims.iter().map(|&d| d.max(1).to_string()).collect();
+        let dims: Vec<String> = dims.iter().map(ToString::to_string).collect();
         let message = format!("input {name} has unknown dimensions besides the batch");
-        Err(Error::model(&self.model.name, message, format!("give its shape: {how} {name}:{}", dims.join(","))))
+        Err(Error::model(
+            &self.model.name,
+            message,
+            format!("give its shape in the spec, for example shapes: {{{name}: [{}]}}", dims.join(", ")),
+        ))
     }
 
     /// Measures ranges and means of the float network; needed before a plan is compressed.

@@ -63,7 +63,7 @@ impl Bench {
         let mut compressor = Compressor::load(runtime, &spec.model, &spec.shapes)?;
         compressor.require_layers()?;
         compressor.require_runnable()?;
-        compressor.require_shapes("in the spec, shapes:")?;
+        compressor.require_shapes()?;
         compressor.quantize = spec.quantize;
         let text = std::fs::read_to_string(spec_path).map_err(Error::io("read", spec_path))?;
         let space = Space::new(&spec.space, &compressor.layers, &compressor.channels, (spec_path, &text))?;
