@@ -30,8 +30,7 @@ pub(super) fn fold(model: &Model, shapes: &Shapes, merged: &mut Merged) -> Resul
     let mut patch = Patch::new("affine operators behind layers");
     for layer in Layers::find(model, shapes).layers.iter().filter(|l| !l.shares_weight && l.slot == 1) {
         if let Some((names, nodes)) = fold_one(layer, model, &index, &mut patch) {
-            let mut nodes = nodes.into_iter();
-            patch.replace.insert(layer.node, nodes.by_ref().collect());
+            patch.replace.insert(layer.node, nodes);
             merged.entry(layer.name.clone()).or_default().extend(names);
         }
     }
