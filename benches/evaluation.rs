@@ -10,6 +10,7 @@
 use std::{path::Path, time::Instant};
 
 use gulliver::{
+    compress::Effort,
     evaluate::{GiveUp, Objective, evaluate_model},
     runtime::Runtime,
     space::{Candidate, Choice, Kind},
@@ -34,7 +35,7 @@ fn network(runtime: &Runtime, name: &str) {
     spec.data.validation.samples = Some(SAMPLES);
     let bench = Bench::open(runtime, &path, spec).unwrap();
     let data = bench.data().unwrap();
-    let evaluator = bench.prepare(&data, 1, &mut ()).unwrap();
+    let evaluator = bench.prepare(&data, (1, Effort::MEMORY), None, &mut ()).unwrap();
     let setup = evaluator.setup();
     let metric = setup.metric.clone();
     let space = evaluator.space();

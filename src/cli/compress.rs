@@ -1,17 +1,17 @@
 //! `gulliver compress`: apply a plan, no search.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use clap::Args;
 use serde_json::json;
 
 use super::{
-    Done, Pin, cores,
+    Done, Memory, Pin, cores,
     data::{DataArguments, Which},
     pins, print_json, start_runtime,
 };
 use crate::{
-    compress::Compressor,
+    compress::{Compressor, Effort},
     device::deployed_bytes,
     error::Result,
     space::Plan,
@@ -31,9 +31,15 @@ pub struct Compress {
     /// Where the compressed model goes
     #[arg(long)]
     out: PathBuf,
-    /// How ranges of activations are chosen: min_max, percentile or mse (else the spec's, or mse)
+    /// How ranges of activations are chosen where the plan does not say it: min_max, percentile, mse, kl, ifmr or hfmg
     #[arg(long, value_parser = range_rule)]
     ranges: Option<RangeRule>,
+    /// Memory that calibration may take, e.g. 512MB
+    #[arg(long, default_value_t)]
+    max_memory: Memory,
+    /// Threads (the machine's)
+    #[arg(long)]
+    jobs: Option<usize>,
     /// Fix an input's whole shape, e.g. input:1,3,224,224
     #[arg(long)]
     shape: Vec<Pin>,
@@ -43,7 +49,8 @@ pub struct Compress {
 }
 
 fn range_rule(text: &str) -> Result<RangeRule, String> {
-    serde_yaml::from_str(text).map_err(|_| format!("\"{text}\" is not one of min_max, percentile, mse"))
+    let names = || RangeRule::ALL.map(RangeRule::name).join(", ");
+    RangeRule::ALL.into_iter().find(|r| r.name() == text).ok_or_else(|| format!("\"{text}\" is not one of {}", names()))
 }
 
 impl Compress {
@@ -58,16 +65,22 @@ impl Compress {
         let (data, _, spec) = self.data.open(&compressor.model, &pins, Which::Calibration)?;
         compressor.quantize = spec.map_or_else(QuantizeSpec::default, |s| s.quantize);
         if let Some(rule) = self.ranges {
-            compressor.quantize.activations = rule;
+            compressor.quantize.activations = Some(rule);
         }
         let samples = data.len();
-        compressor.calibrate(Arc::new(data), samples, cores())?;
+        let effort =
+            Effort { threads: self.jobs.unwrap_or_else(cores), max_memory: self.max_memory.0, positions: compressor.quantize.positions };
+        let begun = Instant::now();
+        compressor.calibrate(Arc::new(data), samples, effort, None)?;
+        let calibration_seconds = begun.elapsed().as_secs_f64();
         let bytes = compressor.compress(&plan)?;
         study::write_atomically(&self.out, &bytes)?;
         let size = |plan: &Plan| compressor.outline(plan, 1).map(|o| deployed_bytes(&o.structured.model, &o.precision));
         let (before, after) = (size(&Plan::identity(&compressor.layers))?, size(&plan)?);
         if self.json {
-            print_json(&json!({ "out": self.out, "float_bytes": before, "bytes": after, "calibration_samples": samples }))?;
+            print_json(
+                &json!({ "out": self.out, "float_bytes": before, "bytes": after, "calibration_samples": samples, "calibration_seconds": calibration_seconds, "seconds": begun.elapsed().as_secs_f64() }),
+            )?;
         } else {
             println!(
                 "written: {} (the fake-quant twin, for ONNX Runtime); on the chip {after} bytes, float {before} bytes, {:.2} x",

@@ -144,7 +144,7 @@ impl Inspect {
 fn layer_info(compressor: &Compressor, l: usize, layer: &Layer, shapes: &Shapes) -> LayerInfo {
     let mut why_not = BTreeMap::new();
     let mut precision = vec![Precision::Fp16];
-    for p in [Precision::Int8, Precision::Int4] {
+    for p in Precision::ALL.into_iter().filter(|p| p.is_quantized()) {
         match limits::why_not_precision(layer, p) {
             None => precision.push(p),
             Some(reason) => drop(why_not.insert(p.name(), reason)),

@@ -37,6 +37,7 @@ use std::{collections::BTreeMap, io::Write as _, path::PathBuf};
 use clap::{Parser, Subcommand};
 
 use crate::{
+    compress::Effort,
     error::{Error, Result},
     runtime::Runtime,
 };
@@ -190,6 +191,35 @@ impl std::str::FromStr for Pin {
         let (name, dims) = text.rsplit_once(':').ok_or_else(fail)?;
         let dims = dims.split(',').map(|d| d.trim().parse().map_err(|_| fail())).collect::<std::result::Result<_, _>>()?;
         Ok(Self(name.to_string(), dims))
+    }
+}
+
+/// An amount of memory, as `512MB` or `4GB`.
+#[derive(Debug, Clone, Copy)]
+struct Memory(u64);
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self(Effort::MEMORY)
+    }
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}MB", self.0 >> 20)
+    }
+}
+
+impl std::str::FromStr for Memory {
+    type Err = String;
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let fail = || format!("\"{text}\" is not an amount of memory such as 512MB or 4GB");
+        let units = [("GB", 30), ("MB", 20), ("KB", 10)];
+        let upper = text.trim().to_uppercase().replace("IB", "B");
+        let (number, shift) = units.iter().find_map(|(unit, shift)| Some((upper.strip_suffix(unit)?, *shift))).ok_or_else(fail)?;
+        let amount: f64 = number.trim().parse().map_err(|_| fail())?;
+        let bytes = (amount * f64::from(1_u32 << shift)) as u64;
+        if bytes < 16 << 20 { Err(format!("{text} is too little: give 16MB at least")) } else { Ok(Self(bytes)) }
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use clap::Args;
 
-use super::{Done, cores, print_json, progress::Progress, shown, start_runtime};
+use super::{Done, Memory, cores, print_json, progress::Progress, shown, start_runtime};
 use crate::{
     error::{Error, Result},
     evaluate::Evaluator,
@@ -38,6 +38,9 @@ pub struct Tune {
     /// Evaluations at once, one thread each; by default one a core
     #[arg(long)]
     jobs: Option<usize>,
+    /// Memory that calibration may take, e.g. 512MB
+    #[arg(long, default_value_t)]
+    max_memory: Memory,
     /// Seed of the search
     #[arg(long)]
     seed: Option<u64>,
@@ -65,7 +68,7 @@ impl Tune {
         let jobs = self.jobs.unwrap_or_else(cores).max(1);
         let old = folder.clock();
         let mut progress = Progress::begin(&spec, &bench, &history, (data.validation.len(), jobs), old.seconds);
-        let evaluator = bench.prepare(&data, jobs, &mut progress)?;
+        let evaluator = bench.prepare(&data, (jobs, self.max_memory.0), Some(&folder), &mut progress)?;
         let pass = if old.baseline_pass_seconds > 0.0 { old.baseline_pass_seconds } else { evaluator.baseline_seconds() };
         let clock = || Clock { seconds: old.seconds + started.elapsed().as_secs_f64(), baseline_pass_seconds: pass };
         let settings =

@@ -9,6 +9,8 @@ use crate::{data::Dataset, error::Result, runtime::Session};
 
 /// What a run gave: its inputs by name, and its outputs.
 pub struct Run {
+    /// Samples in it.
+    pub samples: usize,
     /// Inputs by name.
     pub inputs: Vec<(String, ArrayD<f32>)>,
     /// Outputs in the order they were asked for.
@@ -75,7 +77,7 @@ fn run_once(session: &mut Session, data: &Dataset, chunk: &[usize], batch: usize
         Some(names) => session.run_named(&views, names)?,
         None => session.run(&views)?,
     };
-    let mut run = Run { inputs, outputs };
+    let mut run = Run { samples: chunk.len(), inputs, outputs };
     if filled.len() > chunk.len() {
         let all = run.inputs.iter_mut().map(|(_, a)| a).chain(&mut run.outputs);
         for array in all.filter(|a| a.ndim() > 0 && a.shape()[0] == filled.len()) {

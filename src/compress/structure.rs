@@ -35,6 +35,8 @@ pub struct Structured {
     pub parts: Vec<Vec<String>>,
     /// Output channels of each layer that stayed.
     pub channels: Vec<usize>,
+    /// Input channels of each layer that stayed; none where all did.
+    pub inputs: Vec<Option<Vec<usize>>>,
 }
 
 /// Mean of every input channel of a layer, for the correction of biases: by the value's name.
@@ -57,7 +59,7 @@ pub fn restructure(
 ) -> Result<Structured> {
     let gone = prune::removed_units(model, layers, channels, plan)?;
     let mut patch = Patch::new("channels and ranks of a plan");
-    let mut out = Structured { model: model.clone(), parts: Vec::new(), channels: Vec::new() };
+    let mut out = Structured { model: model.clone(), parts: Vec::new(), channels: Vec::new(), inputs: Vec::new() };
     let initial: BTreeMap<&str, &TensorProto> = model.graph().initializer.iter().map(|t| (t.name(), t)).collect();
     let find = |tensors: &BTreeMap<String, TensorProto>, name: &str| -> Result<TensorProto> {
         tensors
@@ -110,6 +112,8 @@ pub fn restructure(
     for (l, layer) in layers.layers.iter().enumerate() {
         let stayed = kept_indices(&channels.rows[l], &gone).len();
         out.channels.push(stayed);
+        let inputs = kept_indices(&channels.columns[l], &gone);
+        out.inputs.push((inputs.len() < channels.columns[l].len()).then_some(inputs));
         let mut node = nodes.remove(&layer.node).unwrap_or_else(|| model.graph().node[layer.node].clone());
         let mut parts = vec![layer.name.clone()];
         if layer.groups > 1 && stayed < layer.channels_out {

@@ -1,6 +1,6 @@
 //! Compressed networks against what they must compute, run by ONNX Runtime.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use ndarray::{ArrayD, Axis, Dimension, IxDyn};
 use rand::{Rng, SeedableRng};
@@ -8,17 +8,18 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::{
-    data::{Input, InputSpec, Source},
+    data::{Dataset, Input, InputSpec, Source},
     device::{Profile, deployed_bytes, extract, predict},
     graph::{
         Index,
         fixture::{Net, some},
+        layer::Layer,
         model::PRECISION_KEY,
-        tensor::{from_f32, int, ints},
+        tensor::{self, from_f32, int, ints},
     },
     runtime::{Level, Session, SessionOptions},
     space::{Candidate, Space, Treatment, limits},
-    spec::{RangeRule, SpaceRule},
+    spec::{Round, SpaceRule, WeightRule},
 };
 
 mod patterns;
@@ -48,7 +49,8 @@ fn calibrated(name: &str) -> Compressor {
     let input = compressor.model.inputs().next().unwrap().name().to_string();
     let specs = [InputSpec { name: input, dims: vec![None, Some(3), Some(32), Some(32)] }];
     let data = Dataset::open(&Source::npz(demo("calibration.npz")), &Input::default(), &specs).unwrap();
-    compressor.calibrate(Arc::new(data), 8, 1).unwrap();
+    let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 16 };
+    compressor.calibrate(Arc::new(data), 8, effort, None).unwrap();
     compressor
 }
 
@@ -432,19 +434,26 @@ mod decomposition {
 }
 
 mod twins {
-    use super::*;
-    use crate::spec::QuantizeSpec;
+    use super::{
+        quantize::{Grid, Weight, quantize_weight},
+        *,
+    };
 
-    const MIN_MAX: QuantizeSpec =
-        QuantizeSpec { activations: RangeRule::MinMax, weights: RangeRule::MinMax, percentile: crate::spec::Share(1.0) };
-
-    /// A twin whose activations were seen from `range.0` to `range.1`.
+    /// A twin whose activations were seen from `range.0` to `range.1`, everything rounded from least to largest to the nearest.
     fn twin(c: &Compressor, precision: &[(&str, Precision)], range: (f32, f32)) -> Model {
-        let mut seen = Statistics::default();
-        seen.histogram.add(&[range.0, range.1]);
-        let statistics = c.layers.layers.iter().map(|l| (l.input.clone(), seen.clone())).collect();
-        let precision = precision.iter().map(|(n, p)| (n.to_string(), *p)).collect();
-        twin::quantize(&c.model, &c.layers, &precision, &statistics, (&MIN_MAX, &cache::Cache::default()), "plan").unwrap()
+        let quantized = |l: &Layer, precision: Precision| {
+            let matrix = decompose::as_matrix(&weight(&c.model, &l.weight), l.out_axis);
+            let (per_row, bits) = (l.op.is_convolution(), precision.weight_bits());
+            let (rule, round) = (WeightRule::MinMax, Round::Nearest);
+            let rounding = quantize_weight(&Weight { matrix: &matrix, per_row, bits, rule, round, gram: None, noise: 0.0, centred: false });
+            let bias = l.bias.as_ref().map(|b| weight(&c.model, b).iter().copied().collect());
+            let activations = precision.activation_bits().map(|bits| Grid::asymmetric(range.0, range.1, bits));
+            QuantizedLayer { name: l.name.clone(), precision, activations, weight: Arc::new(rounding), bias }
+        };
+        let precision: BTreeMap<String, Precision> = precision.iter().map(|(n, p)| (n.to_string(), *p)).collect();
+        let of = |l: &Layer| precision.get(&l.name).filter(|p| p.is_quantized()).copied();
+        let layers: Vec<_> = c.layers.layers.iter().filter_map(|l| of(l).map(|p| (l, quantized(l, p)))).collect();
+        twin::twin(&c.model, &layers, &precision, "plan").unwrap()
     }
 
     /// AMCT's integers of activations: one step and one offset for the tensor.
@@ -484,7 +493,8 @@ mod twins {
                 sum += q * if inside { activation(range, bits, x[[n, c, i - 1, j - 1]]).1 } else { 0 };
             }
             let (x_scale, _) = activation(range, bits, 0.0);
-            (f64::from(sum) * x_scale * w_scale + f64::from(b[[o]])) as f32
+            let bias = (f64::from(b[[o]]) / (x_scale * w_scale)).round_ties_even();
+            ((f64::from(sum) + bias) * x_scale * w_scale) as f32
         })
     }
 

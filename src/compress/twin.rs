@@ -4,75 +4,134 @@
 //! activation's step folded into its fake-quantized weights: W' = s_x·s_w·q_w. This is standard ONNX from opset 11 (for
 //! older networks the same in plain arithmetic), gives the same values under every optimisation level and setting of ONNX Runtime (a QuantizeLinear–DequantizeLinear
 //! pair would be fused into INT8 kernels that saturate on x86 without VNNI), and costs no more than such a pair.
-//! Padding with 0 after the offset is taken off is padding with the quantized zero.
+//! Padding with 0 after the offset is taken off is padding with the quantized zero. Biases are multiples of s_x·s_w, as the
+//! chip's INT32 biases are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ndarray::ArrayD;
+use ndarray::{Array2, ArrayD, IxDyn};
 
 use super::{
-    cache::{Cache, key},
-    calibrate::Statistics,
-    quantize::{Grid, activation_grid, fake_quantize_weight},
+    decompose::as_matrix,
+    quantize::{Grid, Rounding},
 };
 use crate::{
     error::{Error, Result},
     graph::{
         Model,
-        layer::{Layer, Layers},
+        layer::Layer,
         model::{PLAN_KEY, PRECISION_KEY, SIMULATION_MARK},
         patch::Patch,
         proto::{NodeProto, TensorProto},
         tensor,
     },
     precision::Precision,
-    spec::QuantizeSpec,
 };
 
-/// Makes the twin of a float model whose nodes get these precisions.
+/// A layer with its integers.
+#[derive(Debug, Clone)]
+pub struct QuantizedLayer {
+    /// Node name.
+    pub name: String,
+    /// Precision.
+    pub precision: Precision,
+    /// Grid of the activations it reads; none where they stay floats.
+    pub activations: Option<Grid>,
+    /// Integers and scales of its weight, as the matrix (outputs × inputs·kernel).
+    pub weight: std::sync::Arc<Rounding>,
+    /// Its bias, corrected for what rounding changed on average; none if it has none.
+    pub bias: Option<Vec<f32>>,
+}
+
+/// Makes the twin of a float model whose layers get these integers.
 ///
 /// # Errors
-/// If a quantized layer's input was not calibrated.
-pub fn quantize(
-    model: &Model,
-    layers: &Layers,
-    precision: &BTreeMap<String, Precision>,
-    statistics: &BTreeMap<String, Statistics>,
-    (spec, rounded): (&QuantizeSpec, &Cache<ArrayD<f32>>),
-    plan: &str,
-) -> Result<Model> {
-    let quantized: Vec<(&Layer, u32)> =
-        layers.layers.iter().filter_map(|l| precision.get(&l.name).and_then(|p| p.integer_bits()).map(|bits| (l, bits))).collect();
+/// If a bias does not fit INT32 at the layer's scales.
+pub fn twin(model: &Model, layers: &[(&Layer, QuantizedLayer)], precision: &BTreeMap<String, Precision>, plan: &str) -> Result<Model> {
     let mut patch = Patch::new("the fake-quant twin");
-    let weights: BTreeMap<&str, &TensorProto> = model.graph().initializer.iter().map(|t| (t.name(), t)).collect();
-    let mut done: BTreeSet<String> = BTreeSet::new();
-    for (layer, bits) in quantized {
-        let stats = statistics
-            .get(&layer.input)
-            .ok_or_else(|| Error::Internal(format!("the input {} of {} was not calibrated", layer.input, layer.name)))?;
-        let grid = activation_grid(&stats.histogram, bits, spec);
-        let integers = format!("{}{SIMULATION_MARK}int{bits}", layer.input);
-        let mut nodes = Vec::new();
-        if done.insert(integers.clone()) {
-            let make = if model.opset() < 11 { simulate_by_arithmetic } else { simulate };
-            nodes = make(&layer.input, &integers, grid, &mut patch);
-        }
-        let weight = weights.get(layer.weight.as_str()).ok_or_else(|| Error::Internal(format!("no weight {}", layer.weight)))?;
-        let per_channel = layer.op.is_convolution().then_some(layer.out_axis);
-        let weight = tensor::to_f32(weight)?;
-        let settings = [u64::from(bits), per_channel.map_or(u64::MAX, |a| a as u64), spec.weights as u64];
-        let make = || Ok(fake_quantize_weight(&weight, per_channel, bits, spec.weights));
-        let folded = rounded.get(key(&weight, &settings), make, |w| 4 * w.len())?.mapv(|w| w * grid.scale);
-        patch.tensors.insert(layer.weight.clone(), tensor::from_f32(&layer.weight, &folded));
-        let mut node = model.graph().node[layer.node].clone();
-        node.input[layer.data_slot()] = integers;
-        nodes.push(node);
+    let mut done = BTreeSet::new();
+    for (layer, quantized) in layers {
+        let nodes = simulated(model, layer, quantized, &mut done, &mut patch)?;
         patch.replace.insert(layer.node, nodes);
     }
     let precision: BTreeMap<&str, &str> = precision.iter().map(|(n, p)| (n.as_str(), p.name())).collect();
     patch.metadata.insert(PLAN_KEY.into(), plan.to_string());
     patch.metadata.insert(PRECISION_KEY.into(), serde_json::to_string(&precision).unwrap_or_default());
     patch.apply(model)
+}
+
+/// The nodes that stand for a quantized layer; its constants go into the patch. `done` are the integers already made.
+///
+/// # Errors
+/// As [`twin`].
+pub(super) fn simulated(
+    model: &Model,
+    layer: &Layer,
+    quantized: &QuantizedLayer,
+    done: &mut BTreeSet<String>,
+    patch: &mut Patch,
+) -> Result<Vec<NodeProto>> {
+    let constant = |name: &str| model.graph().initializer.iter().find(|t| t.name() == name);
+    let step = quantized.activations.map_or(1.0, |g| g.scale);
+    let mut nodes = Vec::new();
+    let mut node = model.graph().node[layer.node].clone();
+    if let Some(grid) = quantized.activations {
+        let integers = integers(&layer.input, grid);
+        if done.insert(integers.clone()) {
+            let make = if model.opset() < 11 { simulate_by_arithmetic } else { simulate };
+            nodes = make(&layer.input, &integers, grid, patch);
+        }
+        node.input[layer.data_slot()] = integers;
+    }
+    let dims = constant(&layer.weight).map(tensor::dims).ok_or_else(|| Error::Internal(format!("no weight {}", layer.weight)))?;
+    let folded = from_matrix(&quantized.weight.values().mapv(|w| w * step), &dims, layer.out_axis)?;
+    patch.tensors.insert(layer.weight.clone(), tensor::from_f32(&layer.weight, &folded));
+    if let (Some(name), Some(bias)) = (&layer.bias, &quantized.bias)
+        && let Some(old) = constant(name)
+    {
+        let bias = if quantized.activations.is_some() { whole_bias(layer, bias, step, &quantized.weight.scales)? } else { bias.clone() };
+        let array = ArrayD::from_shape_vec(IxDyn(&tensor::dims(old)), bias).map_err(|e| Error::Internal(format!("{name}: {e}")))?;
+        patch.tensors.insert(name.clone(), tensor::from_f32(name, &array));
+    }
+    nodes.push(node);
+    Ok(nodes)
+}
+
+/// Name of a value's integers: values read by several layers are rounded once for each grid.
+fn integers(value: &str, grid: Grid) -> String {
+    format!("{value}{SIMULATION_MARK}int{}.{:08x}.{}", grid.bits, grid.scale.to_bits(), grid.offset)
+}
+
+/// A bias as the multiples of s_x·s_w that are nearest to it.
+fn whole_bias(layer: &Layer, bias: &[f32], step: f32, scales: &[f32]) -> Result<Vec<f32>> {
+    let scale = |i: usize| f64::from(step * scales.get(i).or(scales.first()).copied().unwrap_or(1.0));
+    let whole = |(i, &b): (usize, &f32)| {
+        let q = (f64::from(b) / scale(i)).round_ties_even();
+        if q.abs() > f64::from(i32::MAX) {
+            let message = format!("its bias {b} does not fit INT32 at the scale {:e}", scale(i));
+            return Err(Error::layer(
+                &layer.name,
+                message,
+                "give this layer fp16, or check the calibration data: its inputs hardly differ from 0",
+            ));
+        }
+        Ok((q * scale(i)) as f32)
+    };
+    bias.iter().enumerate().map(whole).collect()
+}
+
+/// The inverse of [`as_matrix`].
+pub(super) fn from_matrix(matrix: &Array2<f32>, dims: &[usize], out_axis: usize) -> Result<ArrayD<f32>> {
+    let mut turned = dims.to_vec();
+    let outputs = turned.remove(out_axis);
+    turned.insert(0, outputs);
+    let fail = |e: ndarray::ShapeError| Error::Internal(format!("a matrix back to {dims:?}: {e}"));
+    let array = ArrayD::from_shape_vec(IxDyn(&turned), matrix.iter().copied().collect()).map_err(fail)?;
+    let mut axes: Vec<usize> = (1..dims.len()).collect();
+    axes.insert(out_axis, 0);
+    let array = array.permuted_axes(IxDyn(&axes)).as_standard_layout().into_owned();
+    debug_assert_eq!(as_matrix(&array, out_axis), *matrix);
+    Ok(array)
 }
 
 /// As [`simulate`], for networks older than opset 11, which has no rounding and no Clip with inputs: adding and taking away

@@ -187,7 +187,7 @@ fn draft<'m>(view: &View<'m>, first: usize, inside: &[usize], precision: &BTreeM
     let mut inputs: Vec<(&str, Precision)> = Vec::new();
     for &n in inside {
         for value in view.variable_inputs(n) {
-            let wanted = if n == first { asked } else { Precision::Fp16 };
+            let wanted = if n == first { asked.activations() } else { Precision::Fp16 };
             if !own.contains(value) && !inputs.contains(&(value, wanted)) {
                 inputs.push((value, wanted));
             }
@@ -219,7 +219,11 @@ fn draft<'m>(view: &View<'m>, first: usize, inside: &[usize], precision: &BTreeM
             let passes: f64 = folded.map(|&n| weight_of(view.nodes[n].op_type())).sum();
             kernel.vector = out_size * (DRAIN_PASSES + passes);
             if let (Some(_), Some(cube)) = (constant, kernel.cube) {
-                kernel.reads.push(weight_traffic(&cube, kernel.op, asked));
+                let weights = weight_traffic(&cube, kernel.op, asked);
+                if asked.widens_weights() {
+                    kernel.vector += weights.bytes as f64 * 8.0 / f64::from(asked.weight_bits());
+                }
+                kernel.reads.push(weights);
             }
         }
         Role::Elementwise | Role::BatchNorm => (kernel.op, kernel.vector) = (Op::Elementwise, chain),

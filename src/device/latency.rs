@@ -116,9 +116,10 @@ pub fn parts(kernel: &Kernel, profile: &Profile) -> Parts {
     let move_factor = if kernel.unaligned { profile.factor.unaligned } else { 1.0 };
     let held = profile.l2_bytes as f64 * profile.factor.l2_size;
     let all = || kernel.reads.iter().chain(&kernel.writes);
-    let total: f64 = all().map(|t| bytes(t, profile)).sum();
-    let outside: f64 = kernel.reads.iter().map(|t| bytes(t, profile) * missing(t.distance, bytes(t, profile), held)).sum::<f64>()
-        + kernel.writes.iter().map(|t| bytes(t, profile) * missing(0, bytes(t, profile), held)).sum::<f64>();
+    let bytes = |t: &Traffic| bytes(t, kernel.precision, profile);
+    let total: f64 = all().map(bytes).sum();
+    let outside: f64 = kernel.reads.iter().map(|t| bytes(t) * missing(t.distance, bytes(t), held)).sum::<f64>()
+        + kernel.writes.iter().map(|t| bytes(t) * missing(0, bytes(t), held)).sum::<f64>();
     Parts {
         cube: cycles / profile.cube_freq_mhz / profile.efficiency.cube * correction,
         vector: kernel.vector * 2.0 / vector_rate / profile.efficiency.vector,
@@ -131,7 +132,7 @@ pub fn parts(kernel: &Kernel, profile: &Profile) -> Parts {
 ///
 /// Groups too small for a block of channels are computed together, as ATC does, at an enlarged group size.
 pub fn cube_cycles(cube: &Cube, precision: Precision, profile: &Profile) -> f64 {
-    let c0 = 256 / precision.weight_bits();
+    let c0 = 256 / u64::from(precision.activations().weight_bits());
     let together = (1..=c0.min(cube.groups)).find(|e| (e * cube.cin).is_multiple_of(c0) && (e * cube.cout).is_multiple_of(16));
     let together = if cube.groups == 1 { 1 } else { together.unwrap_or(c0.min(cube.groups)) };
     let m = cube.images.saturating_mul(cube.rows.div_ceil(16));
@@ -144,9 +145,12 @@ pub fn cube_cycles(cube: &Cube, precision: Precision, profile: &Profile) -> f64 
     blocks as f64 * k as f64 * per_block
 }
 
-/// Bytes of a tensor; 4-bit integers take a byte where the chip does not gain from them.
-fn bytes(tensor: &Traffic, profile: &Profile) -> f64 {
-    let widen = if tensor.bits == 4 && profile.runs_as(Precision::Int4) == Precision::Int8 { 2.0 } else { 1.0 };
+/// Bytes of a tensor of a kernel; twice as many where the chip does not gain from the format that was asked for.
+fn bytes(tensor: &Traffic, asked: Precision, profile: &Profile) -> f64 {
+    let weights = tensor.distance == u64::MAX && asked.widens_weights();
+    let format = if weights { asked } else { Precision::Int4 };
+    let narrow = u64::from(format.weight_bits()) == tensor.bits;
+    let widen = if narrow && profile.runs_as(format) != format { 2.0 } else { 1.0 };
     tensor.bytes as f64 * widen
 }
 

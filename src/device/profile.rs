@@ -51,6 +51,10 @@ pub struct Profile {
     pub int4: Int4,
     /// Where the INT4 flag comes from; it depends on the chip and on the CANN version.
     pub int4_origin: String,
+    /// Which formats are of use that store weights narrower than their products are.
+    pub weight_only: WeightOnly,
+    /// Where these flags come from.
+    pub weight_only_origin: String,
     /// Fixed cost of a kernel, µs.
     pub launch_us: f64,
     /// Fixed cost of an inference, µs.
@@ -83,6 +87,16 @@ pub enum Int4 {
     Runs,
     /// Executed at the INT4 rate.
     Gains,
+}
+
+/// Formats whose weights become wider on the chip: they save traffic and size, no multiply-adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightOnly {
+    /// 8-bit weights and half-float activations; without it such layers run as FP16.
+    pub w8a16: bool,
+    /// 4-bit weights and 8-bit activations; without it such layers run as INT8.
+    pub w4a8: bool,
 }
 
 /// Shares of the peaks that are reached.
@@ -145,14 +159,19 @@ impl Profile {
 
     /// The precision a layer asked for really runs in.
     pub fn runs_as(&self, asked: Precision) -> Precision {
-        if asked == Precision::Int4 && self.int4 != Int4::Gains { Precision::Int8 } else { asked }
+        match asked {
+            Precision::Int4 if self.int4 != Int4::Gains => Precision::Int8,
+            Precision::W4a8 if !self.weight_only.w4a8 => Precision::Int8,
+            Precision::W8a16 if !self.weight_only.w8a16 => Precision::Fp16,
+            _ => asked,
+        }
     }
 
     /// Multiply-adds a cycle and core at a precision.
     pub fn mac_per_cycle(&self, precision: Precision) -> f64 {
         match precision {
-            Precision::Fp16 => self.cube_mac_per_cycle.fp16,
-            Precision::Int8 => self.cube_mac_per_cycle.int8,
+            Precision::Fp16 | Precision::W8a16 => self.cube_mac_per_cycle.fp16,
+            Precision::Int8 | Precision::W4a8 => self.cube_mac_per_cycle.int8,
             Precision::Int4 => self.cube_mac_per_cycle.int4,
         }
     }

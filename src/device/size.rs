@@ -27,7 +27,7 @@ pub fn deployed_bytes(model: &Model, precision: &BTreeMap<String, Precision>) ->
         for (slot, input) in node.input.iter().enumerate() {
             let bits = match (quantized, slot, node.op_type()) {
                 (Precision::Fp16, ..) => 16,
-                (_, 1, _) => quantized.weight_bits(),
+                (_, 1, _) => u64::from(quantized.weight_bits()),
                 (_, 2, "Conv" | "ConvTranspose" | "Gemm") => 32,
                 _ => 16,
             };

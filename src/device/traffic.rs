@@ -68,7 +68,7 @@ fn distance(touched: &HashMap<&str, u64>, value: &str, moved: u64) -> u64 {
 
 fn traffic(view: &View, value: &str, precision: Precision, distance: u64) -> Traffic {
     let dims = view.shapes.dims(value).unwrap_or(&[0]);
-    let bits = precision.weight_bits();
+    let bits = u64::from(precision.weight_bits());
     let mut elements = dims.iter().map(|&d| d as u64).fold(1, u64::saturating_mul);
     if let ([_, c, _, ..], true) = (dims, dims.len() >= 4) {
         elements = (elements / (*c as u64).max(1)).saturating_mul(pad(*c as u64, 256 / bits));

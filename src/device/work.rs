@@ -73,8 +73,8 @@ pub(super) fn is_unaligned(view: &View, node: &NodeProto) -> bool {
 
 /// Bytes of a layer's weights in FRACTAL_Z: channels in blocks of C0, outputs in blocks of 16; groups are stored plain.
 pub(super) fn weight_traffic(cube: &Cube, op: Op, precision: Precision) -> Traffic {
-    let bits = precision.weight_bits();
-    let c0 = 256 / bits;
+    let bits = u64::from(precision.weight_bits());
+    let c0 = 256 / u64::from(precision.activations().weight_bits());
     let sizes = match (op, cube.groups) {
         (Op::DepthwiseConv, groups) => [1, cube.taps, pad(groups, c0), 1],
         (_, 1) => [1, cube.taps, pad(cube.cin, c0), pad(cube.cout, 16)],

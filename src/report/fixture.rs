@@ -200,7 +200,7 @@ fn point(trial: usize, drop: f64, half: f64, latency: f64, size: f64) -> FrontPo
     let layers = LAYERS.iter().map(|(name, _, _, _, precision, keep, rank)| {
         let precision = if latency > 0.7 { (*precision).min(Int8) } else { *precision };
         let keep = if latency > 0.6 { 1.0 } else { *keep };
-        ((*name).to_owned(), LayerTreatment { precision, keep, rank: rank.map(|r| r.min((100.0 * latency) as usize)) })
+        ((*name).to_owned(), LayerTreatment { precision, keep, rank: rank.map(|r| r.min((100.0 * latency) as usize)), method: None })
     });
     FrontPoint {
         trial,
@@ -222,7 +222,7 @@ fn layers(point: &FrontPoint) -> Vec<LayerRow> {
         let treatment = point.layers[*name].clone();
         let speed = match treatment.precision {
             Fp16 => 1.0,
-            Int8 => 0.55,
+            Precision::W8a16 | Precision::W4a8 | Int8 => 0.55,
             Int4 => 0.36,
         };
         let rank = if treatment.rank.is_some() { 0.7 } else { 1.0 };

@@ -33,6 +33,28 @@ pub enum Element {
     Other,
 }
 
+impl Element {
+    /// The number ONNX has for it (`TensorProto.DataType`); 0 for types that we cannot feed.
+    pub const fn onnx(self) -> i32 {
+        match self {
+            Self::F32 => 1,
+            Self::U8 => 2,
+            Self::U16 => 4,
+            Self::I8 => 3,
+            Self::I16 => 5,
+            Self::I32 => 6,
+            Self::I64 => 7,
+            Self::Bool => 9,
+            Self::F16 => 10,
+            Self::F64 => 11,
+            Self::U32 => 12,
+            Self::U64 => 13,
+            Self::Bf16 => 16,
+            Self::Other => 0,
+        }
+    }
+}
+
 /// An input or output of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {

@@ -1,6 +1,9 @@
 //! Axes of the space, as a search sees them: a name, a kind, and options from the mildest to the strongest.
 
-use crate::precision::Precision;
+use crate::{
+    precision::Precision,
+    spec::{Balance, RangeRule, Round},
+};
 
 /// What an axis decides.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +14,12 @@ pub enum Choice {
     Keep(usize, Vec<f64>),
     /// Rank of a layer (position among the layers); none is the undecomposed layer.
     Rank(usize, Vec<Option<usize>>),
+    /// Range of a layer's activations.
+    Activations(usize, Vec<RangeRule>),
+    /// Rounding of a layer's weights.
+    Round(usize, Vec<Round>),
+    /// Balancing of a layer's input channels.
+    Balance(usize, Vec<Balance>),
 }
 
 /// One decision of the search. Option 0 is the mildest; where "no change" is among the options, it is option 0.
@@ -29,6 +38,9 @@ impl Axis {
             Choice::Precision(_, o) => o.len(),
             Choice::Keep(_, o) => o.len(),
             Choice::Rank(_, o) => o.len(),
+            Choice::Activations(_, o) => o.len(),
+            Choice::Round(_, o) => o.len(),
+            Choice::Balance(_, o) => o.len(),
         }
     }
 
@@ -43,6 +55,9 @@ impl Axis {
             Choice::Precision(..) => Kind::Precision,
             Choice::Keep(..) => Kind::Keep,
             Choice::Rank(..) => Kind::Rank,
+            Choice::Activations(..) => Kind::Activations,
+            Choice::Round(..) => Kind::Round,
+            Choice::Balance(..) => Kind::Balance,
         }
     }
 
@@ -52,6 +67,9 @@ impl Axis {
             Choice::Precision(_, o) => o[option].to_string(),
             Choice::Keep(_, o) => format!("keep {}", o[option]),
             Choice::Rank(_, o) => o[option].map_or_else(|| "full rank".into(), |r| format!("rank {r}")),
+            Choice::Activations(_, o) => format!("range {}", o[option].name()),
+            Choice::Round(_, o) => format!("round {}", o[option].name()),
+            Choice::Balance(_, o) => format!("balance {}", o[option]),
         }
     }
 }
@@ -65,4 +83,10 @@ pub enum Kind {
     Keep,
     /// Decomposition.
     Rank,
+    /// Range of activations.
+    Activations,
+    /// Rounding of weights.
+    Round,
+    /// Balancing of channels.
+    Balance,
 }

@@ -27,8 +27,9 @@ pub fn why_not_precision(layer: &Layer, precision: Precision) -> Option<String> 
     };
     match precision {
         _ if never.is_some() => never.map(str::to_string),
-        Precision::Int4 if layer.groups > 1 => Some("4-bit weights need a convolution without groups".into()),
-        Precision::Int4 if layer.channels_in % 2 == 1 => {
+        Precision::W8a16 if layer.op.is_convolution() => Some("weight-only quantization is for matrix products on Ascend".into()),
+        Precision::W4a8 | Precision::Int4 if layer.groups > 1 => Some("4-bit weights need a convolution without groups".into()),
+        Precision::W4a8 | Precision::Int4 if layer.channels_in % 2 == 1 => {
             Some(format!("4-bit weights need an even number of input channels, it has {}", layer.channels_in))
         }
         _ => None,

@@ -16,9 +16,12 @@ pub use plan::{Plan, Treatment, unmatched};
 
 use crate::{
     error::{Error, Result},
-    graph::{group::Channels, layer::Layers},
+    graph::{
+        group::Channels,
+        layer::{Layer, Layers},
+    },
     precision::Precision,
-    spec::{Keep, Rank, SpaceRule, line_of},
+    spec::{Balance, Keep, RangeRule, Rank, Round, SpaceRule, line_of},
 };
 
 /// Everything a study may try.
@@ -41,6 +44,7 @@ impl Space {
         let mut precision = vec![vec![Precision::Fp16]; n];
         let mut keep = vec![vec![Keep(1.0)]; n];
         let mut rank = vec![vec![Rank::Full]; n];
+        let mut methods = vec![Methods::default(); n];
         for rule in rules {
             let picked = rule.layers.pick(&layers.layers).map_err(|idle| unmatched(spec.0, line_of(spec.1, idle), idle, layers))?;
             for l in (0..n).filter(|&l| picked[l]) {
@@ -53,6 +57,7 @@ impl Space {
                 if let Some(options) = &rule.rank {
                     rank[l].clone_from(options);
                 }
+                methods[l].take(rule);
             }
         }
         let mut space =
@@ -71,6 +76,7 @@ impl Space {
             options.sort_by_key(|r| std::cmp::Reverse(r.unwrap_or(usize::MAX)));
             options.dedup();
             space.push(layer.name.clone(), Choice::Rank(l, or_default(options, None)));
+            space.push_methods(l, layer, &methods[l]);
         }
         for (g, group) in channels.groups.iter().enumerate() {
             let mut options: Vec<f64> = match &group.frozen {
@@ -95,6 +101,21 @@ impl Space {
             ));
         }
         Ok(space)
+    }
+
+    /// The methods of a layer that has an integer precision among its options; the first listed counts as the mildest.
+    fn push_methods(&mut self, l: usize, layer: &Layer, methods: &Methods) {
+        let fixed = self.fixed.treatments[l].1.precision.is_quantized();
+        let quantized = fixed || self.axes.iter().any(|a| matches!(&a.choice, Choice::Precision(at, _) if *at == l));
+        if !quantized {
+            return;
+        }
+        let choices = [
+            methods.activations.clone().map(|o| Choice::Activations(l, o)),
+            methods.round.clone().map(|o| Choice::Round(l, o)),
+            methods.balance.clone().map(|o| Choice::Balance(l, o)),
+        ];
+        choices.into_iter().flatten().for_each(|choice| self.push(layer.name.clone(), choice));
     }
 
     fn push(&mut self, name: String, choice: Choice) {
@@ -131,6 +152,22 @@ impl Space {
     }
 }
 
+/// Lists of methods that rules gave a layer.
+#[derive(Debug, Clone, Default)]
+struct Methods {
+    activations: Option<Vec<RangeRule>>,
+    round: Option<Vec<Round>>,
+    balance: Option<Vec<Balance>>,
+}
+
+impl Methods {
+    fn take(&mut self, rule: &SpaceRule) {
+        self.activations = rule.activations.clone().or(self.activations.take());
+        self.round = rule.round.clone().or(self.round.take());
+        self.balance = rule.balance.clone().or(self.balance.take());
+    }
+}
+
 fn or_default<T>(options: Vec<T>, default: T) -> Vec<T> {
     if options.is_empty() { vec![default] } else { options }
 }
@@ -139,6 +176,9 @@ fn apply(plan: &mut Plan, groups: &[Vec<usize>], axis: &Axis, option: usize) {
     match &axis.choice {
         Choice::Precision(layer, o) => plan.treatments[*layer].1.precision = o[option],
         Choice::Rank(layer, o) => plan.treatments[*layer].1.rank = o[option],
+        Choice::Activations(layer, o) => plan.treatments[*layer].1.method.activations = Some(o[option]),
+        Choice::Round(layer, o) => plan.treatments[*layer].1.method.round = Some(o[option]),
+        Choice::Balance(layer, o) => plan.treatments[*layer].1.method.balance = Some(o[option]),
         Choice::Keep(group, o) => groups[*group].iter().for_each(|&l| plan.treatments[l].1.keep = o[option]),
     }
 }

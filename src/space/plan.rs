@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
     graph::{group::Channels, layer::Layers},
     precision::Precision,
-    spec::{Keep, Patterns, PlanRule, Rank, line_of, parse_yaml},
+    spec::{Keep, Method, Patterns, PlanRule, Rank, line_of, parse_yaml},
 };
 
 use super::limits;
@@ -22,11 +22,19 @@ pub struct Treatment {
     pub keep: f64,
     /// Rank of the decomposition into two layers; none for none.
     pub rank: Option<usize>,
+    /// How it is quantized, if it is.
+    pub method: Method,
 }
 
 impl Treatment {
     /// Nothing is done.
-    pub const NONE: Self = Self { precision: Precision::Fp16, keep: 1.0, rank: None };
+    pub const NONE: Self =
+        Self { precision: Precision::Fp16, keep: 1.0, rank: None, method: Method { activations: None, round: None, balance: None } };
+
+    /// Whether anything is done.
+    pub fn changes_nothing(&self) -> bool {
+        Self { method: Method::default(), ..*self } == Self::NONE
+    }
 }
 
 impl std::fmt::Display for Treatment {
@@ -37,6 +45,9 @@ impl std::fmt::Display for Treatment {
         }
         if let Some(rank) = self.rank {
             write!(f, ", rank {rank}")?;
+        }
+        if self.precision.is_quantized() && self.method != Method::default() {
+            write!(f, ", {}", self.method)?;
         }
         Ok(())
     }
@@ -63,7 +74,7 @@ impl Plan {
 
     /// Whether the plan changes nothing.
     pub fn is_identity(&self) -> bool {
-        self.treatments.iter().all(|(_, t)| *t == Treatment::NONE)
+        self.treatments.iter().all(|(_, t)| t.changes_nothing())
     }
 
     /// Whether channels or ranks change, and with them the network's inner tensors.
@@ -94,6 +105,9 @@ impl Plan {
                 if let Some(keep) = rule.keep {
                     treatment.keep = keep.0;
                 }
+                treatment.method.activations = rule.activations.or(treatment.method.activations);
+                treatment.method.round = rule.round.or(treatment.method.round);
+                treatment.method.balance = rule.balance.or(treatment.method.balance);
                 match rule.rank {
                     None => {}
                     Some(Rank::Full) => treatment.rank = None,
@@ -160,6 +174,9 @@ impl Plan {
                 precision: Some(t.precision),
                 keep: Some(Keep(t.keep)),
                 rank: Some(t.rank.map_or(Rank::Full, Rank::Components)),
+                activations: t.method.activations,
+                round: t.method.round,
+                balance: t.method.balance,
             })
             .collect();
         serde_yaml::to_string(&PlanFile { treatments }).map_err(|e| Error::Internal(format!("the plan cannot be written: {e}")))

@@ -1,5 +1,6 @@
 //! The study's spec: YAML, typed, defaulted, checked before any work.
 
+mod method;
 mod pattern;
 mod rule;
 #[cfg(test)]
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use method::{Balance, Method, QuantizeSpec, RangeRule, Round, Settled, WeightRule};
 pub use pattern::Patterns;
 pub use rule::{Keep, PlanRule, Rank, SpaceRule};
 pub use units::{MaxDrop, Seconds, Share};
@@ -94,37 +96,6 @@ impl Default for Constraints {
     }
 }
 
-/// How the range of activations is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RangeRule {
-    /// From the smallest to the largest value seen.
-    MinMax,
-    /// Cut at a percentile of both tails.
-    Percentile,
-    /// The range with the least squared error over the histogram.
-    #[default]
-    Mse,
-}
-
-/// How layers are quantized.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct QuantizeSpec {
-    /// Range of activations.
-    pub activations: RangeRule,
-    /// Range of weights.
-    pub weights: RangeRule,
-    /// For `percentile`: share of values inside, e.g. 99.99%.
-    pub percentile: Share,
-}
-
-impl Default for QuantizeSpec {
-    fn default() -> Self {
-        Self { activations: RangeRule::Percentile, weights: RangeRule::Mse, percentile: Share(0.9999) }
-    }
-}
-
 /// A search strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -184,12 +155,14 @@ fn default_space() -> Vec<SpaceRule> {
             precision: Some(vec![Fp16, Int8, Int4]),
             keep: Some([1.0, 0.75, 0.5].map(Keep).to_vec()),
             rank: Some(vec![Rank::Full, Rank::Fraction(0.5), Rank::Fraction(0.25)]),
+            ..SpaceRule::default()
         },
         SpaceRule {
             layers: patterns(&["first", "last"]),
             precision: Some(vec![Fp16, Int8]),
             keep: Some(vec![Keep(1.0)]),
             rank: Some(vec![Rank::Full]),
+            ..SpaceRule::default()
         },
     ]
 }
@@ -259,10 +232,7 @@ impl Spec {
             return Err(fail("space", "the space has no rules".into(), "leave `space` out for the default space"));
         }
         for rule in &spec.space {
-            let empty = rule.precision.as_ref().is_some_and(Vec::is_empty)
-                || rule.keep.as_ref().is_some_and(Vec::is_empty)
-                || rule.rank.as_ref().is_some_and(Vec::is_empty);
-            if empty {
+            if rule.has_an_empty_list() {
                 let line = rule.layers.0.first().and_then(|p| line_of(text, p));
                 return Err(Error::spec(path, line, "a rule of the space has an empty list of options", "list at least one option"));
             }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::Patterns;
+use super::{Balance, Patterns, RangeRule, Round};
 use crate::precision::Precision;
 
 /// A rank as written: `full`, a fraction of the full rank, or a number of components.
@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for Keep {
 }
 
 /// The options of some layers; a key that is left out stays as an earlier rule had it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpaceRule {
     /// Which layers.
@@ -84,6 +84,26 @@ pub struct SpaceRule {
     /// Ranks to try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rank: Option<Vec<Rank>>,
+    /// Ranges of activations to try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activations: Option<Vec<RangeRule>>,
+    /// Ways of rounding weights to try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<Vec<Round>>,
+    /// Ways of balancing input channels to try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Vec<Balance>>,
+}
+
+impl SpaceRule {
+    /// Whether a list of options is there but empty.
+    pub fn has_an_empty_list(&self) -> bool {
+        fn empty<T>(list: &Option<Vec<T>>) -> bool {
+            list.as_ref().is_some_and(Vec::is_empty)
+        }
+        let bits = empty(&self.precision) || empty(&self.activations) || empty(&self.round) || empty(&self.balance);
+        bits || empty(&self.keep) || empty(&self.rank)
+    }
 }
 
 /// The treatment of some layers; a key that is left out stays as an earlier rule had it, at first FP16, all channels, full rank.
@@ -101,4 +121,13 @@ pub struct PlanRule {
     /// Rank.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rank: Option<Rank>,
+    /// Range of activations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activations: Option<RangeRule>,
+    /// Rounding of weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<Round>,
+    /// Balancing of input channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<Balance>,
 }

@@ -52,13 +52,15 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(spec.device.batch, 1);
     let Constraints { accuracy_drop, latency_ms, size_mb, confidence } = spec.constraints;
     assert_eq!((accuracy_drop, latency_ms, size_mb, confidence), (None, None, None, Share(0.95)));
-    let QuantizeSpec { activations, weights, percentile } = spec.quantize;
-    assert_eq!((activations, weights, percentile), (RangeRule::Percentile, RangeRule::Mse, Share(0.9999)));
+    let QuantizeSpec { activations, percentile, offset, weights, round, balance, bias_correction, positions, reconstruction } =
+        spec.quantize;
+    assert_eq!((activations, percentile, offset, weights), (None, Share(0.9999), true, WeightRule::Mse));
+    assert_eq!((round, balance, bias_correction, positions, reconstruction), (None, None, true, 16, 256));
     let SearchSpec { strategy, trials, time, seed, asked_together, give_up_at } = spec.search;
     assert_eq!((strategy, trials, time, seed, asked_together, give_up_at), (StrategyName::Evolve, 300, None, 0, 8, 4.0));
     let patterns: Vec<&str> = spec.space.iter().flat_map(|r| &r.layers.0).map(String::as_str).collect();
     assert_eq!(patterns, ["*", "first", "last"]);
-    assert_eq!(spec.space[0].precision, Some(Precision::ALL.to_vec()));
+    assert_eq!(spec.space[0].precision, Some(vec![Precision::Fp16, Precision::Int8, Precision::Int4]));
     assert_eq!(spec.space[1].keep, Some(vec![Keep(1.0)]));
 }
 
@@ -163,7 +165,7 @@ fn round_trip(names: &[String], treatments: &[(Precision, f64, Option<usize>)]) 
     let last = names.len() - 1;
     for (l, ((_, t), &(precision, keep, rank))) in plan.treatments.iter_mut().zip(treatments).enumerate() {
         // The last layer's channels are the network's output.
-        *t = Treatment { precision, keep: if l == last { 1.0 } else { keep }, rank };
+        *t = Treatment { precision, keep: if l == last { 1.0 } else { keep }, rank, method: Method::default() };
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plan.yaml");
@@ -196,7 +198,7 @@ fn later_rules_of_a_plan_win_and_ends_are_found_by_place() {
     let text = "treatments:\n  - {layers: '*', precision: int8, keep: 0.5}\n  - {layers: last, keep: 1.0}\n  - {layers: [first, m], precision: fp16, rank: 0.25}\n";
     let plan = plan_from(text, &["a", "m", "z"]).unwrap();
     let of = |name: &str| *plan.as_map()[name];
-    assert_eq!(of("a"), Treatment { precision: Precision::Fp16, keep: 0.5, rank: Some(16) });
+    assert_eq!(of("a"), Treatment { precision: Precision::Fp16, keep: 0.5, rank: Some(16), method: Method::default() });
     assert_eq!(of("m"), of("a"));
     assert_eq!(of("z"), Treatment { precision: Precision::Int8, ..Treatment::NONE });
 }

@@ -8,7 +8,7 @@ use super::{
     Context, Event, Facts, Fingerprint, Folder, LayerRow, LayerTreatment, Observe, Stop, Summary, folder::Clock, horizon, limits, summarise,
 };
 use crate::{
-    compress::{Compressor, Outline},
+    compress::{Compressor, Effort, Outline, Store},
     data::{Dataset, Input, InputSpec, Source},
     device::{KernelTime, Prediction, Profile, deployed_bytes, extract, predict},
     error::{Error, Result},
@@ -105,14 +105,23 @@ impl Bench {
         Ok(hex(&hash.finalize()))
     }
 
-    /// Calibrates and measures the float model.
+    /// Calibrates and measures the float model, with so many threads and so much memory for the calibration. A folder keeps
+    /// the calibration for the next time.
     ///
     /// # Errors
     /// If the network cannot be run on the data.
-    pub fn prepare(self, data: &Data, jobs: usize, observe: &mut dyn Observe) -> Result<Evaluator> {
+    pub fn prepare(
+        self,
+        data: &Data,
+        (jobs, max_memory): (usize, u64),
+        folder: Option<&Folder>,
+        observe: &mut dyn Observe,
+    ) -> Result<Evaluator> {
+        let store = folder.map(|f| self.store(f, data, max_memory)).transpose()?;
         let Self { spec, mut compressor, profile, space, runtime } = self;
         observe.event(Event::Preparing { what: "calibrating the float model" });
-        compressor.calibrate(Arc::clone(&data.calibration), data.calibration.len(), jobs)?;
+        let effort = Effort { threads: jobs, max_memory, positions: spec.quantize.positions };
+        compressor.calibrate(Arc::clone(&data.calibration), data.calibration.len(), effort, store.as_ref())?;
         observe.event(Event::Preparing { what: "measuring the float model" });
         let setup = Setup {
             compressor,
@@ -124,6 +133,24 @@ impl Bench {
             confidence: spec.constraints.confidence.0,
         };
         Evaluator::new(&runtime, setup)
+    }
+
+    /// Where the study keeps its calibration, under the hash of all that it depends on.
+    fn store(&self, folder: &Folder, data: &Data, max_memory: u64) -> Result<Store> {
+        let input = serde_json::to_string(&self.spec.data.input).map_err(|e| Error::Internal(format!("preprocessing: {e}")))?;
+        let f = &data.fingerprint;
+        let parts = [
+            f.gulliver.clone(),
+            f.onnxruntime.clone(),
+            f.model.clone(),
+            f.calibration.clone(),
+            input,
+            format!("{:?}", self.spec.shapes),
+            data.calibration.len().to_string(),
+            self.spec.quantize.positions.to_string(),
+            max_memory.to_string(),
+        ];
+        Ok(Store { path: folder.calibration(), key: sha256(parts.join("\n").as_bytes()) })
     }
 
     /// The result of a study from its journal, without its data.
@@ -217,7 +244,7 @@ fn layer_rows(compressor: &Compressor, profile: &Profile, batch: usize, plan: &P
             op: layer.op.name().into(),
             weight: layer.weight_dims.clone(),
             channels: (structured.channels[l], layer.channels_out),
-            treatment: LayerTreatment { precision: t.precision, keep: t.keep, rank: t.rank },
+            treatment: LayerTreatment::of(t),
             us: time(&now, &structured.parts[l]),
             float_us: time(&float, std::slice::from_ref(&layer.name)),
         }

@@ -29,6 +29,11 @@ pub struct Clock {
 }
 
 impl Folder {
+    /// File of the float network's calibration.
+    pub fn calibration(&self) -> PathBuf {
+        self.0.join("calibration.npz")
+    }
+
     /// Makes the folder and finds out now whether it can be written to.
     ///
     /// # Errors

@@ -167,7 +167,7 @@ fn point((trial, score, cost): (&Trial, &Score, &Cost), space: &Space) -> FrontP
 }
 
 fn layer_map(plan: &Plan) -> BTreeMap<String, LayerTreatment> {
-    plan.treatments.iter().map(|(name, t)| (name.clone(), LayerTreatment { precision: t.precision, keep: t.keep, rank: t.rank })).collect()
+    plan.treatments.iter().map(|(name, t)| (name.clone(), LayerTreatment::of(t))).collect()
 }
 
 fn cloud(trials: &[Trial], front: &[FrontPoint]) -> Vec<CloudPoint> {

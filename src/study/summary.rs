@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::precision::Precision;
+use crate::{precision::Precision, space::Treatment, spec::Method};
 
 /// The whole result. Fractions are fractions (0.01 is 1 %), times are milliseconds unless the name says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -167,6 +167,17 @@ pub struct LayerTreatment {
     pub keep: f64,
     /// Rank of the decomposition; none for an undecomposed layer.
     pub rank: Option<usize>,
+    /// How it is quantized, in words, where the plan says more than the precision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+}
+
+impl LayerTreatment {
+    /// A treatment as files show it.
+    pub fn of(t: &Treatment) -> Self {
+        let method = (t.precision.is_quantized() && t.method != Method::default()).then(|| t.method.to_string());
+        Self { precision: t.precision, keep: t.keep, rank: t.rank, method }
+    }
 }
 
 /// A trial off the front.

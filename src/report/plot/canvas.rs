@@ -21,6 +21,10 @@ pub const PALE: RGBColor = RGBColor(0xB8, 0xC0, 0xC8);
 pub const BLUE: RGBColor = RGBColor(0x00, 0x72, 0xB2);
 /// FP16.
 pub const PURPLE: RGBColor = RGBColor(0xCC, 0x79, 0xA7);
+/// Weight-only 8 bits.
+pub const TEAL: RGBColor = RGBColor(0x56, 0xB4, 0xE9);
+/// 4-bit weights with 8-bit activations.
+pub const OLIVE: RGBColor = RGBColor(0x8C, 0x8C, 0x2B);
 /// INT4.
 pub const ORANGE: RGBColor = RGBColor(0xE6, 0x9F, 0x00);
 /// The chosen point.

@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use super::canvas::{Align, BLUE, Board, INK, LINE, ORANGE, PURPLE, SOFT, block, draw, drawn, line, nice_step, text, width};
+use super::canvas::{Align, BLUE, Board, INK, LINE, OLIVE, ORANGE, PURPLE, SOFT, TEAL, block, draw, drawn, line, nice_step, text, width};
 use crate::error::Result;
 use crate::precision::Precision;
 use crate::report::{format, words};
@@ -44,7 +44,9 @@ fn at(us: f64, longest: f64) -> i32 {
 fn color(precision: Precision) -> RGBColor {
     match precision {
         Precision::Fp16 => PURPLE,
+        Precision::W8a16 => TEAL,
         Precision::Int8 => BLUE,
+        Precision::W4a8 => OLIVE,
         Precision::Int4 => ORANGE,
     }
 }

@@ -25,27 +25,55 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Adds values; those that are not finite are passed over.
+    /// Adds finite values.
     pub fn add(&mut self, values: &[f32]) {
-        let (mut low, mut high) = (self.min, self.max);
-        for &v in values.iter().filter(|v| v.is_finite()) {
-            low = low.min(v);
-            high = high.max(v);
-        }
+        let low = values.iter().copied().fold(self.min, f32::min);
+        let high = values.iter().copied().fold(self.max, f32::max);
+        self.add_within(values, low, high);
+    }
+
+    /// Adds finite values whose extremes, with those seen before, are known.
+    pub fn add_within(&mut self, values: &[f32], low: f32, high: f32) {
         if low > high {
             return;
         }
         (self.min, self.max) = (low, high);
         self.grow(low.abs().max(high.abs()));
-        let scale = HALF as f64 / f64::powi(2.0, self.exponent);
-        for &v in values.iter().filter(|v| v.is_finite()) {
-            // floor() without a call into the maths library, which this loop spends most of its time on else
-            let x = f64::from(v) * scale;
-            let whole = x as i64;
-            let bin = whole - i64::from((whole as f64) > x) + HALF as i64;
-            self.counts[(bin.max(0) as usize).min(2 * HALF - 1)] += 1;
-            self.count += 1;
+        // A power of two: the product is exact.
+        let scale = (HALF as f64 / f64::powi(2.0, self.exponent)) as f32;
+        // Every other value in a table of its own: runs of equal values, as behind a ReLU, would wait for each other.
+        let mut second = vec![0_u32; 2 * HALF];
+        let mut bins = [0_i32; 512];
+        for chunk in values.chunks(bins.len()) {
+            for (bin, &v) in bins.iter_mut().zip(chunk) {
+                // floor() without a call into the maths library, which this loop would spend most of its time on
+                let x = v * scale;
+                let whole = x as i32;
+                *bin = (whole - i32::from((whole as f32) > x) + HALF as i32).clamp(0, 2 * HALF as i32 - 1);
+            }
+            let (pairs, rest) = bins[..chunk.len()].as_chunks::<2>();
+            for pair in pairs {
+                self.counts[pair[0] as usize] += 1;
+                second[pair[1] as usize] += 1;
+            }
+            rest.iter().for_each(|&b| self.counts[b as usize] += 1);
         }
+        self.counts.iter_mut().zip(second).for_each(|(a, b)| *a += u64::from(b));
+        self.count += values.len() as u64;
+    }
+
+    /// Adds what another histogram has seen.
+    pub fn merge(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        let mut other = other.clone();
+        (self.min, self.max) = (self.min.min(other.min), self.max.max(other.max));
+        let extreme = self.min.abs().max(self.max.abs());
+        self.grow(extreme);
+        other.grow(extreme);
+        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+        self.count += other.count;
     }
 
     fn grow(&mut self, extreme: f32) {
@@ -62,9 +90,25 @@ impl Histogram {
         }
     }
 
+    /// Its parts, for a file: exponent of the range and counts of the bins.
+    pub fn parts(&self) -> (i32, &[u64]) {
+        (self.exponent, &self.counts)
+    }
+
+    /// From the parts of a file; none if there are not as many bins as there must be.
+    pub fn from_parts(exponent: i32, counts: Vec<u64>, (min, max): (f32, f32)) -> Option<Self> {
+        let count = counts.iter().sum();
+        (counts.len() == 2 * HALF).then_some(Self { exponent, counts, min, max, count })
+    }
+
+    /// Width of a bin.
+    pub fn width(&self) -> f64 {
+        f64::powi(2.0, self.exponent) / HALF as f64
+    }
+
     /// Centres and counts of the bins that are not empty, from the lowest. Centres lie within the extremes.
     pub fn bins(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
-        let width = f64::powi(2.0, self.exponent) / HALF as f64;
+        let width = self.width();
         let (low, high) = (f64::from(self.min), f64::from(self.max));
         self.counts.iter().enumerate().filter(|(_, n)| **n > 0).map(move |(i, &n)| {
             let centre = (i as f64 - HALF as f64 + 0.5) * width;
@@ -75,7 +119,7 @@ impl Histogram {
     /// The range that holds a share of the values, cutting both tails alike; to the width of a bin.
     pub fn percentile(&self, share: f64) -> (f32, f32) {
         let tail = (self.count as f64 * (1.0 - share) / 2.0).floor() as u64;
-        let width = (f64::powi(2.0, self.exponent) / HALF as f64) as f32;
+        let width = self.width() as f32;
         let cut = |bins: &mut dyn Iterator<Item = (f64, u64)>| {
             let mut seen = 0;
             for (centre, n) in bins {
@@ -110,6 +154,20 @@ mod tests {
         values.iter().rev().for_each(|v| backward.add(&[*v]));
         assert_eq!(forward, backward);
         assert_eq!((forward.min, forward.max, forward.count), (-3.0, 100.0, 7));
+    }
+
+    #[test]
+    fn two_histograms_merge_to_that_of_all_values() {
+        let values: Vec<f32> = (0..3000).map(|i| ((i * 71 % 997) as f32 - 300.0) / 7.0).collect();
+        let mut whole = Histogram::default();
+        whole.add(&values);
+        let (mut small, mut large) = (Histogram::default(), Histogram::default());
+        values.iter().for_each(|&v| if v.abs() < 1.0 { small.add(&[v]) } else { large.add(&[v]) });
+        let mut merged = small.clone();
+        merged.merge(&large);
+        large.merge(&small);
+        merged.merge(&Histogram::default());
+        assert!(merged == whole && large == whole);
     }
 
     #[test]

@@ -1,16 +1,11 @@
-//! Scales, offsets and fake quantization, by AMCT's numeric rule.
+//! Grids: scale, offset and rounding by AMCT's numeric rule.
 //!
 //! q = clip(round_half_even(x / scale + offset), −2^(b−1), 2^(b−1) − 1). Weights are symmetric (offset 0), one scale
 //! per output channel for convolutions and one per tensor for matrix products, as Ascend runs them; activations have
 //! one scale and one offset per tensor.
 
-use ndarray::{ArrayD, Axis};
-
-use super::histogram::Histogram;
-use crate::spec::{QuantizeSpec, RangeRule};
-
 /// Scales below this become 1, as AMCT has it.
-const SMALLEST_SCALE: f32 = f32::EPSILON;
+pub(super) const SMALLEST_SCALE: f32 = f32::EPSILON;
 
 /// A step and an integer zero for b-bit integers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,84 +67,6 @@ impl Grid {
     }
 }
 
-/// The activation grid of a tensor by the spec's rule.
-pub fn activation_grid(histogram: &Histogram, bits: u32, spec: &QuantizeSpec) -> Grid {
-    let (min, max) = (histogram.min.min(0.0), histogram.max.max(0.0));
-    match spec.activations {
-        RangeRule::MinMax => Grid::asymmetric(min, max, bits),
-        RangeRule::Percentile => {
-            let (low, high) = histogram.percentile(spec.percentile.0);
-            Grid::asymmetric(low, high, bits)
-        }
-        RangeRule::Mse => best_activation_grid(histogram, min, max, bits),
-    }
-}
-
-/// Cuts the range in steps and keeps the cut with the least squared error over the histogram.
-fn best_activation_grid(histogram: &Histogram, min: f32, max: f32, bits: u32) -> Grid {
-    let bins: Vec<(f64, u64)> = histogram.bins().collect();
-    let error = |grid: Grid| -> f64 {
-        let (low, high) = grid.limits();
-        let (scale, offset) = (f64::from(grid.scale), f64::from(grid.offset));
-        bins.iter()
-            .map(|&(x, n)| {
-                let q = (x / scale + offset).round_ties_even().clamp(f64::from(low), f64::from(high));
-                let e = x - (q - offset) * scale;
-                e * e * n as f64
-            })
-            .sum()
-    };
-    let mut best = Grid::asymmetric(min, max, bits);
-    let mut least = error(best);
-    for step in 1..=80 {
-        let cut = 1.0 - step as f32 / 100.0;
-        let grid = Grid::asymmetric(min * cut, max * cut, bits);
-        let e = error(grid);
-        if e < least {
-            (best, least) = (grid, e);
-        }
-    }
-    best
-}
-
-/// The grid of a weight row (or of a whole weight) by the spec's rule.
-pub fn weight_grid(values: &[f32], bits: u32, rule: RangeRule) -> Grid {
-    let (min, max) = values.iter().fold((0.0_f32, 0.0_f32), |(lo, hi), &v| (lo.min(v), hi.max(v)));
-    let widest = Grid::symmetric(min, max, bits);
-    if rule == RangeRule::MinMax {
-        return widest;
-    }
-    let error = |grid: Grid| -> f64 { values.iter().map(|&v| f64::from(v - grid.fake(v)).powi(2)).sum() };
-    let mut best = widest;
-    let mut least = error(widest);
-    for step in 1..=50 {
-        let grid = Grid { scale: widest.scale * (1.0 - step as f32 / 100.0), ..widest };
-        if grid.scale < SMALLEST_SCALE {
-            break;
-        }
-        let e = error(grid);
-        if e < least {
-            (best, least) = (grid, e);
-        }
-    }
-    best
-}
-
-/// Fake-quantizes a weight: one grid for each index along `per_axis`, or one for the whole.
-pub fn fake_quantize_weight(weight: &ArrayD<f32>, per_axis: Option<usize>, bits: u32, rule: RangeRule) -> ArrayD<f32> {
-    let mut out = weight.clone();
-    let apply = |mut part: ndarray::ArrayViewMutD<'_, f32>| {
-        let values: Vec<f32> = part.iter().copied().collect();
-        let grid = weight_grid(&values, bits, rule);
-        part.mapv_inplace(|v| grid.fake(v));
-    };
-    match per_axis {
-        Some(axis) => out.axis_iter_mut(Axis(axis)).for_each(apply),
-        None => apply(out.view_mut()),
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,28 +113,5 @@ mod tests {
     fn zero_and_tiny_ranges_get_the_scale_one() {
         assert_eq!(Grid::asymmetric(0.0, 0.0, 8), Grid { scale: 1.0, offset: -128, bits: 8 });
         assert_eq!(Grid::symmetric(0.0, 1e-9, 8).scale, 1.0);
-    }
-
-    #[test]
-    fn the_mse_rule_never_does_worse_than_min_max() {
-        let values: Vec<f32> = (0..1000).map(|i| ((i * 37 % 100) as f32 / 100.0 - 0.5).powi(3)).chain([4.0]).collect();
-        let error = |g: Grid| values.iter().map(|&v| f64::from(v - g.fake(v)).powi(2)).sum::<f64>();
-        for bits in [4, 8] {
-            let mse = error(weight_grid(&values, bits, RangeRule::Mse));
-            assert!(mse <= error(weight_grid(&values, bits, RangeRule::MinMax)));
-        }
-        let mut h = Histogram::default();
-        h.add(&values);
-        let spec = |activations| QuantizeSpec { activations, ..QuantizeSpec::default() };
-        assert!(error(activation_grid(&h, 4, &spec(RangeRule::Mse))) < error(activation_grid(&h, 4, &spec(RangeRule::MinMax))));
-    }
-
-    #[test]
-    fn weights_are_rounded_row_by_row() {
-        let w = ArrayD::from_shape_vec(vec![2, 2], vec![1.0, 0.3, 100.0, 50.0]).unwrap();
-        let q = fake_quantize_weight(&w, Some(0), 8, RangeRule::MinMax);
-        assert!((q[[0, 1]] - 0.3).abs() <= 0.5 / 127.0);
-        let q = fake_quantize_weight(&w, None, 8, RangeRule::MinMax);
-        assert_eq!(q[[0, 1]], 0.0);
     }
 }

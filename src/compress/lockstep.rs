@@ -1,0 +1,156 @@
+//! Reconstruction layer by layer behind the layers already quantized.
+//!
+//! Samples go through the float and the quantized network side by side. Each layer is fitted to give what it gives in float from
+//! the inputs x̂ that the quantized network really has, rounding of activations included: W' = (E\[y x̂ᵀ\] + λW)(E\[x̂ x̂ᵀ\] + λI)⁻¹, which
+//! is then rounded by the same moments (the asymmetric calibration of GPTQ's followers, and the order of AdaRound). Where the layer's
+//! output is added to another value, what that other value lost is made up for too.
+
+use std::sync::Arc;
+
+use faer::{
+    Accum, Mat, MatRef, Par, Side,
+    linalg::{matmul::matmul, solvers::Solve},
+    prelude::ReborrowMut,
+};
+use ndarray::{Array2, ArrayD};
+
+use super::{
+    calibrate::{Block, Collector, Gram, Windows, positions},
+    quantize::Grid,
+    segment::Frontier,
+};
+use crate::graph::{Index, Model, layer::Layer};
+
+/// What is added to the diagonal when a weight is fitted: this share of its mean, and the same for each column that comes on one sample.
+const RIDGE: (f64, f64) = (0.01, 2.0);
+
+/// What a layer was fitted to.
+pub(super) struct Fitted {
+    /// The weight that gives the float outputs best, (outputs × inputs·kernel).
+    pub(super) weight: Array2<f32>,
+    /// Moments of the quantized network's inputs.
+    pub(super) gram: Arc<Gram>,
+    /// Mean of the outputs that are wanted, without the bias.
+    pub(super) mean: Vec<f64>,
+}
+
+/// Fits a layer at the place that the samples have reached; none if it cannot be fitted. `beside` is a value added to its output.
+/// With `centred` a bias takes up the means.
+pub(super) fn fit(
+    frontier: &Frontier<'_>,
+    (layer, windows): (&Layer, &Windows),
+    weight: &Array2<f32>,
+    grid: Option<Grid>,
+    beside: Option<&str>,
+    (per_sample, centred): (usize, bool),
+) -> Option<Fitted> {
+    let columns = windows.columns();
+    let rows = weight.nrows() / windows.groups.max(1);
+    let mut moments = Collector::new(windows.clone(), per_sample, columns.max(1));
+    let mut cross = Array2::<f64>::zeros((weight.nrows(), columns));
+    let mut mean = vec![0.0_f64; weight.nrows()];
+    let mut seen = 0_u64;
+    for b in 0..frontier.batches.len() {
+        let samples = frontier.batches[b].0;
+        let (plain, quantized) = frontier.pair(b, &layer.input)?;
+        let rounded = grid.map_or_else(|| quantized.clone(), |g| quantized.mapv(|v| g.fake(v)));
+        let lost = beside.and_then(|v| frontier.pair(b, v)).map(|(f, q)| f - q);
+        let (mut x, mut float) = (Vec::new(), Vec::new());
+        let mut at: Vec<(usize, usize)> = Vec::new();
+        for (sample, position) in positions(windows, rounded.shape(), samples, per_sample, seen) {
+            windows.column(&plain.view(), sample, position, &mut float);
+            windows.column(&rounded.view(), sample, position, &mut x);
+            at.push((sample, position));
+        }
+        seen += samples as u64;
+        moments.push(&x);
+        let n = at.len();
+        let width = columns * windows.groups;
+        for g in 0..windows.groups {
+            let w: Vec<f32> = weight.rows().into_iter().skip(g * rows).take(rows).flat_map(|r| r.to_vec()).collect();
+            let w = MatRef::from_row_major_slice(&w, rows, columns);
+            let of_group = |v: &[f32]| -> Mat<f32> { Mat::from_fn(n, columns, |i, j| v[i * width + g * columns + j]) };
+            let mut y = Mat::<f32>::zeros(n, rows);
+            matmul(y.rb_mut(), Accum::Replace, of_group(&float), w.transpose(), 1.0, Par::Seq);
+            if let Some(lost) = &lost {
+                for (i, &(sample, position)) in at.iter().enumerate() {
+                    (0..rows).for_each(|r| y[(i, r)] += output(lost, windows, sample, position, g * rows + r));
+                }
+            }
+            let mut product = Mat::<f32>::zeros(rows, columns);
+            matmul(product.rb_mut(), Accum::Replace, y.transpose(), of_group(&x), 1.0, Par::Seq);
+            for r in 0..rows {
+                mean[g * rows + r] += (0..n).map(|i| f64::from(y[(i, r)])).sum::<f64>();
+                (0..columns).for_each(|c| cross[[g * rows + r, c]] += f64::from(product[(r, c)]));
+            }
+        }
+    }
+    let gram = moments.finish();
+    let n = gram.count as f64;
+    if n == 0.0 {
+        return None;
+    }
+    mean.iter_mut().for_each(|m| *m = if centred { *m / n } else { 0.0 });
+    let mut fitted = Array2::zeros(weight.dim());
+    for g in 0..windows.groups {
+        let [block] = gram.groups.get(g)?.as_slice() else { return None };
+        let centre = if centred { block.mean.clone() } else { vec![0.0; columns] };
+        let solved = solve(block, &centre, n, rows, |r, c| {
+            let r = g * rows + r;
+            (cross[[r, c]] / n - mean[r] * centre[c], f64::from(weight[[r, c]]))
+        })?;
+        (0..rows).for_each(|r| (0..columns).for_each(|c| fitted[[g * rows + r, c]] = solved[(c, r)] as f32));
+    }
+    Some(Fitted { weight: fitted, gram: Arc::new(gram), mean })
+}
+
+/// (columns × rows) solution of (H + λI) X = (R + λW)ᵀ, with H and R about the centre.
+fn solve(block: &Block, centre: &[f64], seen: f64, rows: usize, wanted: impl Fn(usize, usize) -> (f64, f64)) -> Option<Mat<f64>> {
+    let n = block.mean.len();
+    let mut h = Mat::from_fn(n, n, |i, j| block.matrix[[i, j]] - centre[i] * centre[j]);
+    let mean = (0..n).map(|i| h[(i, i)].max(0.0)).sum::<f64>() / n.max(1) as f64;
+    let ridge = (RIDGE.0 + RIDGE.1 * n as f64 / seen) * mean.max(1e-30);
+    (0..n).for_each(|i| h[(i, i)] += ridge);
+    let right = Mat::from_fn(n, rows, |c, r| {
+        let (product, weight) = wanted(r, c);
+        product + ridge * weight
+    });
+    h.llt(Side::Lower).ok().map(|factor| factor.solve(&right))
+}
+
+/// An entry of a value that has the shape of a layer's output.
+fn output(value: &ArrayD<f32>, windows: &Windows, sample: usize, position: usize, channel: usize) -> f32 {
+    let shape = value.shape();
+    let index = if windows.by_sample() {
+        let plane: usize = shape[2..].iter().product();
+        (sample * shape[1] + channel) * plane + position
+    } else {
+        position * shape[shape.len() - 1] + channel
+    };
+    value.as_slice().and_then(|v| v.get(index)).copied().unwrap_or(0.0)
+}
+
+/// The other operand of the Add that alone reads a layer's output, if its shape is that of the output and it is made before the layer.
+pub(super) fn beside<'m>(model: &'m Model, index: &Index<'m>, layer: &Layer, dims: impl Fn(&str) -> Option<Vec<usize>>) -> Option<&'m str> {
+    let graph = model.graph();
+    if graph.output.iter().any(|o| o.name() == layer.output) {
+        return None;
+    }
+    let add = index.sole_reader(&layer.output)?;
+    let node = graph.node.get(add).filter(|n| n.op_type() == "Add")?;
+    let other = node.input.iter().find(|v| **v != layer.output)?;
+    let made = graph.node.iter().position(|n| n.output.contains(other));
+    let before = made.map_or_else(|| model.inputs().any(|i| i.name() == other.as_str()), |m| m < layer.node);
+    (before && dims(other).is_some() && dims(other) == dims(&layer.output)).then_some(other.as_str())
+}
+
+/// Biases of a layer whose means are made up for: the wanted mean less what the rounded weights give.
+pub(super) fn biases(fitted: &Fitted, changed: &Array2<f32>, bias: &[f32]) -> Vec<f32> {
+    let per_group = changed.nrows().div_ceil(fitted.gram.groups.len().max(1)).max(1);
+    let of_row = |(r, b): (usize, &f32)| {
+        let means = fitted.gram.means(r / per_group);
+        let given: f64 = changed.row(r).iter().zip(means).map(|(w, m)| f64::from(*w) * m).sum();
+        (f64::from(*b) + fitted.mean[r] - given) as f32
+    };
+    bias.iter().enumerate().map(of_row).collect()
+}

@@ -1,0 +1,13 @@
+//! From floats to integers: grids, ranges of activations, scales and rounding of weights.
+
+mod error;
+pub mod grid;
+mod least;
+mod range;
+mod round;
+mod scale;
+
+pub use error::weight_error;
+pub use grid::Grid;
+pub use range::activation_grid;
+pub use round::{Rounding, Weight, quantize_weight};

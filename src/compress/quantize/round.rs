@@ -1,0 +1,251 @@
+//! Rounding of weights: to the nearest integer, or so that the layer's output changes least.
+//!
+//! With the Gram matrix H of the layer's inputs the error of a row is (w − s·q) H (w − s·q)ᵀ. GPTQ (Frantar et al., 2022, arXiv 2210.17323)
+//! rounds column by column and lets the columns that follow make up for it; afterwards every integer is moved to where the
+//! error is least with all others fixed, until none moves: the discrete form of what AdaRound (Nagel et al., 2020, arXiv 2004.10568)
+//! relaxes and trains.
+
+use faer::{Mat, Side};
+use ndarray::{Array2, ArrayView1, ArrayView2, s};
+
+use super::scale::{limits, round, scale};
+use crate::{
+    compress::calibrate::{Block, Gram},
+    spec::{Round, WeightRule},
+};
+
+/// Share of the mean diagonal that is added to the diagonal of H.
+const DAMPING: f64 = 0.01;
+/// The same for each column that comes on one sample of it: moments of few samples are not to be believed.
+const DAMPING_PER_COLUMN: f64 = 0.5;
+/// Sweeps over the columns at most.
+const SWEEPS: usize = 30;
+
+/// A weight to be rounded, as the matrix (outputs × inputs·kernel).
+#[derive(Debug, Clone, Copy)]
+pub struct Weight<'a> {
+    /// The matrix.
+    pub matrix: &'a Array2<f32>,
+    /// Whether each row has a scale of its own.
+    pub per_row: bool,
+    /// Bits.
+    pub bits: u32,
+    /// How scales are chosen.
+    pub rule: WeightRule,
+    /// How integers are chosen.
+    pub round: Round,
+    /// Moments of the inputs; without them integers are the nearest.
+    pub gram: Option<&'a Gram>,
+    /// Mean square of what rounding adds to each input.
+    pub noise: f64,
+    /// Whether a bias takes up the change of the mean, so that only the rest counts.
+    pub centred: bool,
+}
+
+/// Integers and their scales.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rounding {
+    /// Integers (outputs × inputs·kernel).
+    pub integers: Array2<f32>,
+    /// Scale of each row.
+    pub scales: Vec<f32>,
+}
+
+impl Rounding {
+    /// The weights that the integers stand for.
+    pub fn values(&self) -> Array2<f32> {
+        let mut values = self.integers.clone();
+        values.rows_mut().into_iter().zip(&self.scales).for_each(|(mut row, s)| row.mapv_inplace(|q| q * s));
+        values
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        4 * (self.integers.len() + self.scales.len())
+    }
+}
+
+/// Chooses scales and integers.
+pub fn quantize_weight(weight: &Weight<'_>) -> Rounding {
+    let w = weight.matrix.mapv(f64::from);
+    let rows = w.nrows();
+    let groups = weight.gram.map_or(1, |g| g.groups.len()).max(1);
+    let per_group = rows.div_ceil(groups).max(1);
+    let blocks = |row: usize| weight.gram.and_then(|g| g.groups.get(row / per_group)).map_or(&[][..], Vec::as_slice);
+    let moments: Vec<Vec<f64>> = (0..groups).map(|g| diagonal(blocks(g * per_group), weight)).collect();
+    let known = |row: usize| moments.get(row / per_group).filter(|m| m.len() == w.ncols()).map(Vec::as_slice);
+    let list: Vec<(ArrayView1<'_, f64>, Option<&[f64]>)> = (0..rows).map(|r| (w.row(r), known(r))).collect();
+    let mut scales: Vec<f64> = if weight.per_row {
+        list.iter().map(|row| scale(std::slice::from_ref(row), weight.bits, weight.rule)).collect()
+    } else {
+        vec![scale(&list, weight.bits, weight.rule); rows]
+    };
+    let mut integers = Array2::zeros(w.dim());
+    for (r, mut row) in integers.rows_mut().into_iter().enumerate() {
+        nearest(w.row(r), scales[r], weight.bits).zip(row.iter_mut()).for_each(|(q, slot)| *slot = q);
+    }
+    if weight.round != Round::Nearest {
+        for (g, from) in (0..rows).step_by(per_group).enumerate() {
+            let to = (from + per_group).min(rows);
+            for block in weight.gram.and_then(|gram| gram.groups.get(g)).into_iter().flatten() {
+                let columns = block.columns();
+                if columns.end > w.ncols() {
+                    continue;
+                }
+                let part = w.slice(s![from..to, columns.clone()]);
+                let whole = block.mean.len() == w.ncols();
+                let mut target = integers.slice_mut(s![from..to, columns]);
+                reconstruct(part, &mut target, &mut scales[from..to], &moment(block, weight), weight, whole);
+            }
+        }
+    }
+    Rounding { integers: integers.mapv(|q| q as f32), scales: scales.into_iter().map(|s| s as f32).collect() }
+}
+
+fn nearest(row: ArrayView1<'_, f64>, s: f64, bits: u32) -> impl Iterator<Item = f64> {
+    let (low, high) = limits(bits);
+    row.into_iter().map(move |&w| round(w / s).clamp(low, high))
+}
+
+/// Mean squares of the inputs of a group, column by column.
+fn diagonal(blocks: &[Block], weight: &Weight<'_>) -> Vec<f64> {
+    let of = |b: &Block| (0..b.mean.len()).map(|i| entry(b, i, i, weight).max(0.0)).collect::<Vec<_>>();
+    let all: Vec<f64> = blocks.iter().flat_map(of).collect();
+    // An input that was never seen still has its weight rounded with care.
+    let floor = 1e-4 * all.iter().sum::<f64>() / all.len().max(1) as f64;
+    if floor > 0.0 { all.into_iter().map(|v| v.max(floor)).collect() } else { Vec::new() }
+}
+
+fn entry(block: &Block, i: usize, j: usize, weight: &Weight<'_>) -> f64 {
+    let centre = if weight.centred { block.mean[i] * block.mean[j] } else { 0.0 };
+    block.matrix[[i, j]] - centre + if i == j { weight.noise } else { 0.0 }
+}
+
+/// The moments that count for the error, damped.
+fn moment(block: &Block, weight: &Weight<'_>) -> Array2<f64> {
+    let n = block.mean.len();
+    let seen = weight.gram.map_or(1, |g| g.count).max(1) as f64;
+    let damping = DAMPING + DAMPING_PER_COLUMN * n as f64 / seen;
+    let mut h = Array2::from_shape_fn((n, n), |(i, j)| entry(block, i, j, weight));
+    let mean = h.diag().sum() / n.max(1) as f64;
+    h.diag_mut().iter_mut().for_each(|d| *d = d.max(0.0) + damping * mean);
+    h
+}
+
+/// Chooses the integers of some rows over the columns of one block.
+fn reconstruct(
+    w: ArrayView2<'_, f64>,
+    integers: &mut ndarray::ArrayViewMut2<'_, f64>,
+    scales: &mut [f64],
+    h: &Array2<f64>,
+    weight: &Weight<'_>,
+    whole: bool,
+) {
+    let Some(factor) = Factor::of(h) else { return };
+    for (r, s) in scales.iter_mut().enumerate() {
+        let row: Vec<f64> = w.row(r).to_vec();
+        let mut q = factor.round(&row, *s, weight.bits);
+        if weight.round != Round::Gptq {
+            let mut error = refine(&row, &mut q, *s, h, weight.bits);
+            // From the nearest integers, the descent sometimes ends lower than from GPTQ's.
+            let mut other: Vec<f64> = nearest(w.row(r), *s, weight.bits).collect();
+            let from_nearest = refine(&row, &mut other, *s, h, weight.bits);
+            if from_nearest < error {
+                (q, error) = (other, from_nearest);
+            }
+            if weight.per_row && whole {
+                fit_scale(&row, &mut q, s, h, weight.bits, error);
+            }
+        }
+        integers.row_mut(r).iter_mut().zip(q).for_each(|(slot, q)| *slot = q);
+    }
+}
+
+/// The upper triangular U with H⁻¹ = UᵀU, row by row.
+struct Factor {
+    rows: Vec<Vec<f64>>,
+    order: Vec<usize>,
+}
+
+impl Factor {
+    /// Columns are taken by falling mean square: those that matter most are rounded while many can still make up for it.
+    fn of(h: &Array2<f64>) -> Option<Self> {
+        let n = h.nrows();
+        let mut order: Vec<usize> = (0..n).collect();
+        order.sort_by(|&a, &b| h[[b, b]].total_cmp(&h[[a, a]]).then(a.cmp(&b)));
+        // H = R Rᵀ with R upper, by the Cholesky factor of H with its order reversed; U = R⁻¹.
+        let at = |i: usize| order[n - 1 - i];
+        let reversed = Mat::from_fn(n, n, |i, j| h[[at(i), at(j)]]);
+        let lower = reversed.llt(Side::Lower).ok()?;
+        let mut inverse = Mat::<f64>::zeros(n, n);
+        faer::linalg::triangular_inverse::invert_lower_triangular(inverse.as_mut(), lower.L(), faer::Par::Seq);
+        let rows = (0..n).map(|i| (i..n).map(|j| inverse[(n - 1 - i, n - 1 - j)]).collect()).collect();
+        Some(Self { rows, order })
+    }
+
+    /// GPTQ of one row.
+    fn round(&self, row: &[f64], s: f64, bits: u32) -> Vec<f64> {
+        let (low, high) = limits(bits);
+        let mut w: Vec<f64> = self.order.iter().map(|&j| row[j]).collect();
+        let mut q = vec![0.0; w.len()];
+        for (i, u) in self.rows.iter().enumerate() {
+            let integer = round(w[i] / s).clamp(low, high);
+            q[self.order[i]] = integer;
+            let e = (w[i] - integer * s) / u[0];
+            w[i..].iter_mut().zip(u).for_each(|(w, u)| *w -= e * u);
+        }
+        q
+    }
+}
+
+/// Moves each integer to where the error is least with the others fixed, until none moves. Returns the error.
+fn refine(row: &[f64], q: &mut [f64], s: f64, h: &Array2<f64>, bits: u32) -> f64 {
+    let (low, high) = limits(bits);
+    let n = row.len();
+    let mut rest: Vec<f64> = row.iter().zip(&*q).map(|(w, q)| w - s * q).collect();
+    let mut g = vec![0.0; n];
+    for (j, &r) in rest.iter().enumerate().filter(|(_, r)| **r != 0.0) {
+        h.row(j).iter().zip(&mut g).for_each(|(h, g)| *g += h * r);
+    }
+    for _ in 0..SWEEPS {
+        let mut moved = false;
+        for j in 0..n {
+            let hjj = h[[j, j]];
+            if hjj <= 0.0 {
+                continue;
+            }
+            let wanted = (q[j] + round(g[j] / (s * hjj))).clamp(low, high);
+            let step = wanted - q[j];
+            // A tie is no gain: without this the descent could go round in circles.
+            if step == 0.0 || step * s * (step * s * hjj - 2.0 * g[j]) >= 0.0 {
+                continue;
+            }
+            q[j] = wanted;
+            rest[j] -= step * s;
+            h.row(j).iter().zip(&mut g).for_each(|(h, g)| *g -= h * step * s);
+            moved = true;
+        }
+        if !moved {
+            break;
+        }
+    }
+    rest.iter().zip(&g).map(|(r, g)| r * g).sum()
+}
+
+/// Alternates between the best scale for the integers and the best integers for the scale while that helps.
+fn fit_scale(row: &[f64], q: &mut Vec<f64>, s: &mut f64, h: &Array2<f64>, bits: u32, mut error: f64) {
+    for _ in 0..4 {
+        let hq: Vec<f64> = h.rows().into_iter().map(|r| r.iter().zip(&*q).map(|(h, q)| h * q).sum()).collect();
+        let (over, under): (f64, f64) = (row.iter().zip(&hq).map(|(w, h)| w * h).sum(), q.iter().zip(&hq).map(|(q, h)| q * h).sum());
+        let fitted = f64::from((over / under) as f32);
+        if !(fitted.is_finite() && fitted > f64::from(f32::EPSILON)) {
+            return;
+        }
+        let mut next = q.clone();
+        let e = refine(row, &mut next, fitted, h, bits);
+        if e >= error * (1.0 - 1e-9) {
+            return;
+        }
+        (*q, *s, error) = (next, fitted, e);
+    }
+}
