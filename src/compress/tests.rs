@@ -22,6 +22,7 @@ use crate::{
     spec::{Round, SpaceRule, WeightRule},
 };
 
+mod moments;
 mod patterns;
 
 fn runtime() -> Runtime {
