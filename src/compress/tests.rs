@@ -22,6 +22,7 @@ use crate::{
     spec::{Round, SpaceRule, WeightRule},
 };
 
+mod methods;
 mod moments;
 mod patterns;
 

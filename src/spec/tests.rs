@@ -55,7 +55,7 @@ fn what_is_left_out_has_its_default() {
     let QuantizeSpec { activations, percentile, offset, weights, round, balance, bias_correction, positions, reconstruction } =
         spec.quantize;
     assert_eq!((activations, percentile, offset, weights), (None, Share(0.9999), true, WeightRule::Mse));
-    assert_eq!((round, balance, bias_correction, positions, reconstruction), (None, None, true, 16, 256));
+    assert_eq!((round, balance, bias_correction, positions, reconstruction), (None, None, true, 16, 512));
     let SearchSpec { strategy, trials, time, seed, asked_together, give_up_at } = spec.search;
     assert_eq!((strategy, trials, time, seed, asked_together, give_up_at), (StrategyName::Evolve, 300, None, 0, 8, 4.0));
     let patterns: Vec<&str> = spec.space.iter().flat_map(|r| &r.layers.0).map(String::as_str).collect();
