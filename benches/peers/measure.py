@@ -2,9 +2,9 @@
 
     python measure.py THREADS COMMAND...
 
-prints, as the last line, {"seconds": wall time, "megabytes": peak resident memory, "code": exit status} of the command, which may
-use the first THREADS of the cores this process has. It is a process of its own, of the standard library alone, because Linux counts
-into a child's peak what its parent held when it was started.
+prints, as the last line, {"seconds": wall time, "cpu_seconds": user and system time, "megabytes": peak resident memory, "code": exit
+status} of the command, which may use the first THREADS of the cores this process has. It is a process of its own, of the standard
+library alone, because Linux counts into a child's peak what its parent held when it was started.
 """
 
 import json
@@ -28,7 +28,8 @@ def main(threads: int, command: list[str]) -> None:
             os._exit(127)
     _, status, usage = os.wait4(child, 0)
     seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "megabytes": usage.ru_maxrss / 1024, "code": os.waitstatus_to_exitcode(status)}))
+    took = {"seconds": seconds, "cpu_seconds": usage.ru_utime + usage.ru_stime, "megabytes": usage.ru_maxrss / 1024}
+    print(json.dumps(took | {"code": os.waitstatus_to_exitcode(status)}))
 
 
 if __name__ == "__main__":

@@ -126,6 +126,7 @@ def session(model: Path, threads: int, float_arithmetic: bool = False) -> ort.In
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # scoring shares the machine
     if float_arithmetic:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
