@@ -102,6 +102,17 @@ class Judge:
         return max(ways.values(), key=np.mean), {name: float(right.mean()) for name, right in ways.items()}
 
 
+def distinct(grid: list[tuple[Setting, dict[str, Any]]]) -> list[tuple[Setting, dict[str, Any]]]:
+    """The settings that worked, without those that only store the same in another way than a better one."""
+    seen, kept = set(), []
+    for setting, outcome in grid:
+        key = (setting.calibration_key(), setting.per_channel, setting.scope)
+        if "accuracy" in outcome and key not in seen:
+            seen.add(key)
+            kept.append((setting, outcome))
+    return kept
+
+
 def search(bench: Bench, network: Network) -> list[tuple[Setting, dict[str, Any]]]:
     """The settings of the grid with their accuracy on some test images, the best first."""
 
@@ -130,7 +141,7 @@ def compare(bench: Bench, network: Network) -> dict[str, Any]:
 
     grid = search(bench, network)
     best, best_mean = None, -1.0
-    for setting, outcome in [pair for pair in grid if "accuracy" in pair[1]][: bench.arguments.finalists]:
+    for setting, outcome in distinct(grid)[: bench.arguments.finalists]:
         bench.peer_quantizes(network, setting, 0)
         right, ways = judge.better(bench.folder / "quantized.onnx")
         outcome["all"] = ways
@@ -183,7 +194,7 @@ def main() -> None:
     batches = "calibration images the peer gets at once (default 16 and 1)"
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 1], metavar="N", help=batches)
     parser.add_argument("--search", type=int, default=2000, metavar="N", help="test images for the peer's grid (default 2000)")
-    parser.add_argument("--finalists", type=int, default=4, metavar="N", help="settings that go on to all test images (default 4)")
+    parser.add_argument("--finalists", type=int, default=6, metavar="N", help="settings that go on to all test images (default 6)")
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="runs of which the fastest and the leanest count (default 2)")
     parser.add_argument("--verbose", action="store_true", help="show what the processes say")
     arguments = parser.parse_args()
