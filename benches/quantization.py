@@ -7,8 +7,8 @@ For each network and configuration it writes a plan, runs `gulliver compress` an
 reference, and prints top-1 (or the agreement), the drop in points with its 95 % interval, and the seconds of `compress`. The precisions
 are int8 on every layer that can take it, and w4a8 and int4 (4-bit weights and activations) on those that can take it, the others and
 the first and last layer in int8; each with the default methods and with round: nearest, balance: none. --plain leaves both keys out, for
-a gulliver that does not know them; a precision that no layer of a network can take is passed over. Needs numpy and onnxruntime, and a
-built gulliver.
+a gulliver that does not know them; a precision that no layer of a network can take is passed over, and what gulliver refuses stands in
+the table as failed, with the reason on stderr. Needs numpy and onnxruntime, and a built gulliver.
 """
 
 import argparse
@@ -59,6 +59,8 @@ def measure(arguments: argparse.Namespace, network: Network, plan: str, folder: 
 
 def row(one: dict[str, Any]) -> list[str]:
     """A line of the table."""
+    if "failed" in one:
+        return [one["network"], one["precision"], one["method"], "failed", "", "", ""]
     low, high = one["drop_low"], one["drop_high"]
     interval = f" ({100 * low:+.2f} to {100 * high:+.2f})" if low is not None and high is not None else ""
     float_score = 100 * (one["accuracy"] + one["drop"])
@@ -86,12 +88,17 @@ def main() -> None:
                         print(f"{network.name}: no layer can take {precision}", file=sys.stderr)
                         continue
                     said = {"network": network.name, "precision": precision, "method": method}
-                    measured.append(said | measure(arguments, network, plan, Path(scratch)))
-                    print(f"{network.name}: {precision}, {method}: drop {100 * measured[-1]['drop']:+.2f}", file=sys.stderr)
+                    try:
+                        found = measure(arguments, network, plan, Path(scratch))
+                    except networks.Failed as reason:
+                        found = {"failed": str(reason), "plan": plan}
+                    measured.append(said | found)
+                    print(f"{', '.join(row(measured[-1]))} {found.get('failed', '')}", file=sys.stderr)
                     if arguments.json:
                         arguments.json.write_text(json.dumps({"threads": arguments.threads, "measured": measured}, indent=1) + "\n")
     titles = ["network", "precision", "method", "float", "accuracy", "drop in points (95 %)", "seconds"]
     print(networks.markdown(titles, [row(one) for one in measured]))
+    sys.exit(any("failed" in one for one in measured))
 
 
 if __name__ == "__main__":

@@ -154,11 +154,15 @@ def paired_interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float
 # ---- gulliver
 
 
+class Failed(Exception):
+    """A command of gulliver that did not end well, with its complaint."""
+
+
 def gulliver_json(command: list[str]) -> Any:
-    """What a command of gulliver printed with --json; its complaint and an end where it failed."""
+    """What a command of gulliver printed with --json."""
     done = subprocess.run([*command, "--json"], capture_output=True, text=True)
     if done.returncode != 0:
-        raise SystemExit(f"error: {' '.join(command)}\n{done.stderr.strip()}")
+        raise Failed(f"{' '.join(command)}\n{done.stderr.strip() or done.stdout.strip()}")
     return json.loads(done.stdout)
 
 
