@@ -103,7 +103,7 @@ fn compare(network: &str, precision: Precision, input: &str) -> (usize, usize, i
     let source = Source::npz(folder.join("cifar10-calibration.npz"));
     let data = Arc::new(Dataset::open(&source, &input, &input_specs(&c.model, &Default::default())).unwrap());
     let images = data.batch(&(100..100 + IMAGES).collect::<Vec<_>>()).unwrap();
-    c.calibrate(data, 64, Effort { threads: 1, max_memory: Effort::MEMORY, positions: 8 }, None).unwrap();
+    c.calibrate(data, 64, Effort { threads: 1, max_memory: Effort::MEMORY, positions: 8, widest: Effort::WIDEST }, None).unwrap();
     let mut plan = Plan::identity(&c.layers);
     for ((_, t), layer) in plan.treatments.iter_mut().zip(&c.layers.layers) {
         let few = layer.first || layer.last || layer.groups > 1;

@@ -68,8 +68,8 @@ impl Compress {
             compressor.quantize.activations = Some(rule);
         }
         let samples = data.len();
-        let effort =
-            Effort { threads: self.jobs.unwrap_or_else(cores), max_memory: self.max_memory.0, positions: compressor.quantize.positions };
+        let (positions, widest) = (compressor.quantize.positions, compressor.widest_moments(&plan));
+        let effort = Effort { threads: self.jobs.unwrap_or_else(cores), max_memory: self.max_memory.0, positions, widest };
         let begun = Instant::now();
         compressor.calibrate(Arc::new(data), samples, effort, None)?;
         let calibration_seconds = begun.elapsed().as_secs_f64();

@@ -133,9 +133,9 @@ impl QuantizeSpec {
     pub fn settle(&self, method: &Method, precision: Precision) -> Settled {
         let few = precision.activation_bits() == Some(4);
         let default = Settled {
-            activations: if few { RangeRule::Mse } else { RangeRule::Percentile },
+            activations: RangeRule::Mse,
             round: if precision.weight_bits() == 4 { Round::Adaround } else { Round::Nearest },
-            balance: Balance::None,
+            balance: if few { Balance::Auto } else { Balance::None },
         };
         Settled {
             activations: method.activations.or(self.activations).unwrap_or(default.activations),

@@ -90,7 +90,7 @@ fn weight_only_products_read_floats_and_are_priced_as_such() {
     npz.finish().unwrap();
     let specs = [InputSpec { name: "x".into(), dims: vec![None, Some(64)] }];
     let data = Dataset::open(&Source::npz(path), &Input::default(), &specs).unwrap();
-    c.calibrate(Arc::new(data), 40, Effort { threads: 1, max_memory: Effort::MEMORY, positions: 4 }, None).unwrap();
+    c.calibrate(Arc::new(data), 40, Effort { threads: 1, max_memory: Effort::MEMORY, positions: 4, widest: Effort::WIDEST }, None).unwrap();
     let plan = only(&c, "y", Treatment { precision: Precision::W8a16, ..Treatment::NONE });
     let done = c.apply(&plan).unwrap().unwrap();
     assert!(done.layers[0].activations.is_none());
@@ -141,7 +141,8 @@ fn four_bit_weights_lose_less_the_more_is_done_for_them() {
     let specs = [InputSpec { name: input.clone(), dims: vec![None, Some(3), Some(32), Some(32)] }];
     let images = Dataset::open(&Source::npz(demo("calibration.npz")), &Input::default(), &specs).unwrap();
     let x = images.select(&(400..440).collect::<Vec<_>>()).batch(&(0..40).collect::<Vec<_>>()).unwrap().remove(0).1;
-    c.calibrate(Arc::new(images), 64, Effort { threads: 1, max_memory: Effort::MEMORY, positions: 16 }, None).unwrap();
+    c.calibrate(Arc::new(images), 64, Effort { threads: 1, max_memory: Effort::MEMORY, positions: 16, widest: Effort::WIDEST }, None)
+        .unwrap();
     let plan = |round: Round| {
         let mut plan = Plan::identity(&c.layers);
         for (l, (_, t)) in plan.treatments.iter_mut().enumerate() {

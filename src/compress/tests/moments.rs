@@ -87,12 +87,22 @@ fn calibration(effort: Effort) -> Calibration {
 
 #[test]
 fn a_calibration_is_the_same_to_the_bit_for_any_threads_and_memory_and_comes_back_from_its_file() {
-    let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 4 };
+    let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 4, widest: Effort::WIDEST };
     let plain = calibration(effort);
     assert!(plain == calibration(Effort { threads: 3, ..effort }));
     // So little that values are tapped in groups, one sample at a time; the matrices still fit.
     let bytes: usize = plain.grams.values().flat_map(|g| g.groups.iter().flatten()).map(|b| 8 * b.matrix.len()).sum();
     assert!(plain == calibration(Effort { max_memory: 2 * bytes as u64 + 1, ..effort }));
+    // Narrow matrices agree in means and mean squares, which scales and biases are chosen by.
+    let narrow = calibration(Effort { widest: 1, ..effort });
+    assert!(narrow.values == plain.values && narrow.grams != plain.grams);
+    for (layer, gram) in &narrow.grams {
+        let of = |g: &calibrate::Gram| -> Vec<(u64, u64)> {
+            let blocks = g.groups.iter().flatten();
+            blocks.flat_map(|b| b.matrix.diag().to_vec().into_iter().zip(b.mean.clone())).map(|(d, m)| (d.to_bits(), m.to_bits())).collect()
+        };
+        assert!(of(gram) == of(&plain.grams[layer]), "{layer}");
+    }
     let folder = tempfile::tempdir().unwrap();
     let store = calibrate::Store { path: folder.path().join("calibration.npz"), key: "k".into() };
     assert!(store.load().is_none());
