@@ -119,9 +119,8 @@ proptest! {
     ) {
         let x = values(grid.scale, &free, &near);
         let net = Net::new(&[-1, x.len() as i64]);
-        let (to, make, opset): (_, fn(Net, &str, &str, Grid) -> Net, _) =
-            if old { ("x.fakequant.i", arithmetic, 10) } else { ("x.fakequant.i", chain, 13) };
-        let model = make(net, "x", to, grid).opset(opset).build(to);
+        let to = "x.fakequant.i";
+        let model = if old { arithmetic(net, "x", to, grid).opset(10) } else { chain(net, "x", to, grid).opset(13) }.build(to);
         let fused = fuse(&model).unwrap().unwrap();
         prop_assert_eq!((rounds(&fused), fused.graph().node.len()), (1, 1));
         let bytes = model.to_bytes().unwrap();

@@ -3,8 +3,6 @@
 //! Files that we write never have it: it stands in rewrites that live in memory alone, for chains of standard operators that compute
 //! the same. In a layout that pads channels with zeros it may stand too, as it leaves them zero.
 
-use std::sync::Arc;
-
 use ort::{
     operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput, ShapeInferenceContext},
     value::TensorElementType,
@@ -20,8 +18,8 @@ pub const DOMAIN: &str = "gulliver";
 pub const ROUND: &str = "Round";
 
 /// The domain as a session takes it.
-pub(super) fn domain() -> ort::Result<Arc<OperatorDomain>> {
-    Ok(Arc::new(OperatorDomain::new(DOMAIN)?.add(Round)?))
+pub(super) fn domain() -> ort::Result<OperatorDomain> {
+    OperatorDomain::new(DOMAIN)?.add(Round)
 }
 
 struct Round;
