@@ -2,8 +2,8 @@
 //!
 //! * [`surroundings`]: what the environment variables say; [`telemetry`]: switched off before anything starts.
 //! * [`locate`]: the shared library on this machine; [`fetch`]: the library from PyPI, once, by the user's own pip.
-//! * [`session`]: models loaded and run; [`port`]: their inputs and outputs as data; [`optimise`]: ONNX Runtime's basic optimiser.
-//! * [`operator`]: an operator of ours that rounds values to a grid; [`rounding`]: its arithmetic. Only it and the two before call `ort`.
+//! * [`session`]: models loaded and run; [`port`]: their inputs and outputs as data; `optimise`: ONNX Runtime's basic optimiser.
+//! * `operator`: an operator of ours that rounds values to a grid; [`rounding`]: its arithmetic. Only it and the two before call `ort`.
 //! * [`doctor`]: what of this works here, as data for `gulliver doctor`.
 //!
 //! ```no_run

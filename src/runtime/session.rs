@@ -1,4 +1,4 @@
-//! Models loaded and run by ONNX Runtime on the CPU. With [`optimise`](super::optimise) and [`operator`](super::operator) the only files
+//! Models loaded and run by ONNX Runtime on the CPU. With `optimise.rs` and `operator.rs` the only files
 //! that call `ort`.
 //!
 //! Everything crosses this border as `f32` arrays: what a model wants or gives in another type is converted here.
