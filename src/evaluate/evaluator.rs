@@ -10,13 +10,13 @@ use ndarray::{ArrayD, Axis, Slice};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Bet, GiveUp, Objective, command};
+use super::{Bet, GiveUp, Objective, command, fuse::fast_session};
 use crate::{
     compress::{Compressor, Outline, feed},
     data::{Dataset, Interval, Metric},
     device::{Prediction, Profile, deployed_bytes, extract, predict},
     error::{Error, Result},
-    runtime::{Runtime, Session, SessionOptions},
+    runtime::{Runtime, Session},
     space::{Candidate, Plan, Space},
     trial::{Cost, Outcome, Score},
 };
@@ -117,7 +117,7 @@ impl Evaluator {
             let drop = metric.loss(self.float.score.accuracy, value);
             return Ok((Score { accuracy: value, drop, drop_low: None, drop_high: None, samples: self.order.len() }, false));
         }
-        let mut session = Session::from_bytes(&self.runtime, name, model, SessionOptions::default())?;
+        let mut session = fast_session(&self.runtime, name, model)?;
         let total = self.order.len();
         let mut bet = give_up.above.filter(|_| metric.is_bounded()).map(|above| Bet::new(above, total, give_up.alpha));
         let mut scores: Vec<f64> = Vec::with_capacity(total);
@@ -234,7 +234,7 @@ fn measure_float(runtime: &Runtime, setup: &Setup, order: &[usize]) -> Result<Fl
 }
 
 fn run_all(runtime: &Runtime, name: &str, bytes: &[u8], data: &Dataset, order: &[usize]) -> Result<ArrayD<f32>> {
-    let mut session = Session::from_bytes(runtime, name, bytes, SessionOptions::default())?;
+    let mut session = fast_session(runtime, name, bytes)?;
     let parts: Vec<ArrayD<f32>> = order.chunks(BATCH).map(|chunk| run_batch(&mut session, data, chunk)).collect::<Result<_>>()?;
     let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
     ndarray::concatenate(Axis(0), &views)
