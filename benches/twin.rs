@@ -15,7 +15,7 @@ use std::{
 };
 
 use gulliver::{
-    compress::Compressor,
+    compress::{Compressor, Effort},
     data::{Dataset, Input, InputSpec, Source},
     evaluate::fuse::{fast_session, fuse},
     graph::{Model, tensor},
@@ -117,7 +117,8 @@ fn network(runtime: &Runtime, path: &Path, images: Option<&Path>) {
     let float = at(&file, Level::All);
     let data = Arc::new(data(&float, images));
     let mut compressor = Compressor::load(runtime, path, &BTreeMap::new()).unwrap();
-    compressor.calibrate(Arc::clone(&data), 16, 1).unwrap();
+    let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 16, widest: Effort::WIDEST };
+    compressor.calibrate(Arc::clone(&data), 16, effort, None).unwrap();
     let begun = Instant::now();
     let twin = twin(&compressor);
     println!("{name}: the twin is made in {:.1} ms", 1e3 * begun.elapsed().as_secs_f64());

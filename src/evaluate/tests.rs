@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::fuse::{fast_session, fuse, stay_blocked};
 use crate::{
-    compress::Compressor,
+    compress::{Compressor, Effort},
     data::{Dataset, Input, InputSpec, Source},
     graph::{Model, fixture::Net, tensor},
     precision::Precision,
@@ -168,7 +168,8 @@ fn same_on_images(name: &str) {
     let input = compressor.model.inputs().next().unwrap().name().to_string();
     let specs = [InputSpec { name: input, dims: vec![None, Some(3), Some(32), Some(32)] }];
     let data = Arc::new(Dataset::open(&Source::npz(dataset("calibration.npz")), &Input::default(), &specs).unwrap());
-    compressor.calibrate(Arc::clone(&data), 16, 1).unwrap();
+    let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 16, widest: Effort::WIDEST };
+    compressor.calibrate(Arc::clone(&data), 16, effort, None).unwrap();
     let images: Vec<ArrayD<f32>> = (0..13).map(|b| data.batch(&(5 * b..5 * b + 5).collect::<Vec<_>>()).unwrap().remove(0).1).collect();
     for precision in [Precision::Int8, Precision::Int4] {
         let mut plan = Plan::identity(&compressor.layers);
