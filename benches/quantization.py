@@ -6,9 +6,10 @@
 For each network and configuration it writes a plan, runs `gulliver compress` and `gulliver evaluate` with the float network as the
 reference, and prints top-1 (or the agreement), the drop in points with its 95 % interval, and the seconds of `compress`. The precisions
 are int8 on every layer that can take it, and w4a8 and int4 (4-bit weights and activations) on those that can take it, the others and
-the first and last layer in int8; each with the default methods and with round: nearest, balance: none. --plain leaves both keys out, for
-a gulliver that does not know them; a precision that no layer of a network can take is passed over, and what gulliver refuses stands in
-the table as failed, with the reason on stderr. Needs numpy and onnxruntime, and a built gulliver.
+the first and last layer in int8. Methods are the defaults; nearest (round: nearest, balance: none, with gulliver's scales and corrected
+biases); plain (as nearest, with scales from the largest weight and biases as they are: round-to-nearest as it is commonly meant); and
+reconstruct. --method picks some. A precision that no layer of a network can take is passed over, and what gulliver refuses stands in the
+table as failed, with the reason on stderr. Needs numpy and onnxruntime, and a built gulliver.
 """
 
 import argparse
@@ -26,7 +27,14 @@ import networks
 from networks import Network
 
 PRECISIONS = ["int8", "w4a8", "int4"]
-METHODS: dict[str, dict[str, str]] = {"default": {}, "nearest, unbalanced": {"round": "nearest", "balance": "none"}}
+NEAREST = {"round": "nearest", "balance": "none"}
+# Keys of the plan, and of `compress --quantize`.
+METHODS: dict[str, tuple[dict[str, str], str]] = {
+    "default": ({}, "{}"),
+    "nearest": (NEAREST, "{}"),
+    "plain": (NEAREST, "{weights: min_max, bias_correction: false}"),
+    "reconstruct": ({"round": "reconstruct"}, "{}"),
+}
 
 
 def plan_of(options: dict[str, list[str]], precision: str, method: dict[str, str]) -> str | None:
@@ -42,13 +50,13 @@ def plan_of(options: dict[str, list[str]], precision: str, method: dict[str, str
     return networks.plan(rules)
 
 
-def measure(arguments: argparse.Namespace, network: Network, plan: str, folder: Path) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace, network: Network, plan: str, quantize: str, folder: Path) -> dict[str, Any]:
     """Compresses and evaluates a network; the score as `gulliver evaluate` prints it, with the seconds and bytes of `compress`."""
     path, out = folder / "plan.yaml", folder / "compressed.onnx"
     path.write_text(plan)
     gulliver, prepared = str(arguments.gulliver), network.gulliver_input()
     compress = [gulliver, "compress", str(network.model), str(path), "--data", str(network.calibration), *prepared, "--out", str(out)]
-    compress += ["--samples", str(arguments.calibration)]
+    compress += ["--samples", str(arguments.calibration), "--quantize", quantize]
     started = time.perf_counter()
     sizes = networks.gulliver_json(compress)
     seconds = time.perf_counter() - started
@@ -73,23 +81,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     networks.add_arguments(parser)
     parser.add_argument("--calibration", type=int, default=512, metavar="N", help="calibration images (default 512)")
-    parser.add_argument("--plain", action="store_true", help="leave out the keys round and balance")
+    parser.add_argument("--method", action="append", choices=METHODS, help="measure only this method (may be repeated)")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
-    methods = {"default": {}} if arguments.plain else METHODS
+    methods = arguments.method or list(METHODS)
     measured: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         for network in networks.chosen(arguments):
             options = networks.precisions(arguments.gulliver, network)
             for precision in PRECISIONS:
-                for method, keys in methods.items():
+                for method in methods:
+                    keys, quantize = METHODS[method]
                     plan = plan_of(options, precision, keys)
                     if plan is None:
                         print(f"{network.name}: no layer can take {precision}", file=sys.stderr)
                         continue
                     said = {"network": network.name, "precision": precision, "method": method}
                     try:
-                        found = measure(arguments, network, plan, Path(scratch))
+                        found = measure(arguments, network, plan, quantize, Path(scratch))
                     except networks.Failed as reason:
                         found = {"failed": str(reason), "plan": plan}
                     measured.append(said | found)
