@@ -50,7 +50,8 @@ impl<'m> Frontier<'m> {
         let mut batches = Vec::new();
         for chunk in samples.chunks(batch) {
             feed(&mut session, data, chunk, Some(&[]), |run| {
-                batches.push((run.samples, run.inputs.into_iter().collect(), Values::new()));
+                let inputs = run.inputs.into_iter().map(|(n, a)| (n.to_string(), a.to_owned())).collect();
+                batches.push((run.samples, inputs, Values::new()));
                 Ok(())
             })?;
         }

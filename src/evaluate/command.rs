@@ -53,7 +53,7 @@ pub fn score(metric: &Metric, runtime: &Runtime, name: &str, model: &[u8], data:
             let samples: Vec<usize> = (0..data.len()).collect();
             for chunk in samples.chunks(super::evaluator::BATCH) {
                 feed(&mut session, data, chunk, None, |run| {
-                    all.iter_mut().zip(run.outputs).for_each(|(slot, output)| slot.push(output));
+                    all.iter_mut().zip(run.outputs).for_each(|(slot, output)| slot.push(output.to_owned()));
                     Ok(())
                 })?;
             }

@@ -245,7 +245,7 @@ fn run_all(runtime: &Runtime, name: &str, bytes: &[u8], data: &Dataset, order: &
 fn run_batch(session: &mut Session, data: &Dataset, chunk: &[usize]) -> Result<ArrayD<f32>> {
     let mut parts = Vec::new();
     feed(session, data, chunk, None, |run| {
-        parts.extend(run.outputs.into_iter().next());
+        parts.extend(run.outputs.first().map(|o| o.to_owned()));
         Ok(())
     })?;
     let views: Vec<_> = parts.iter().map(|p| p.view()).collect();

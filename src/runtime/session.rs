@@ -10,12 +10,12 @@ use std::{
 };
 
 use half::{bf16, f16};
-use ndarray::{ArrayD, ArrayViewD};
+use ndarray::{ArrayD, ArrayViewD, CowArray, IxDyn};
 use ort::{
     environment::Environment,
     logging::LogLevel,
     session::{
-        OutputSelector, RunOptions, SessionInputValue, SessionOutputs,
+        OutputSelector, RunOptions, SessionInputValue,
         builder::{GraphOptimizationLevel, SessionBuilder},
     },
     value::{DynValue, Outlet, PrimitiveTensorElementType, Tensor, TensorElementType, TensorRef, ValueType},
@@ -194,9 +194,7 @@ impl Session {
     /// # Errors
     /// If an input is unknown, missing or of a type we cannot feed, an output cannot be read, or the model fails.
     pub fn run(&mut self, inputs: &[(&str, ArrayViewD<'_, f32>)]) -> Result<Vec<ArrayD<f32>>> {
-        let values = self.values(inputs)?;
-        let outputs = self.inner.run(values).map_err(|e| failed(&self.name, &e))?;
-        read(&self.name, &outputs)
+        self.run_viewing(inputs, None, |found| found.iter().map(|v| v.to_owned()).collect())
     }
 
     /// Runs the model and gives the outputs that are named, in that order. What only the others need is not computed.
@@ -204,17 +202,38 @@ impl Session {
     /// # Errors
     /// As [`run`](Self::run), and if there is no such output.
     pub fn run_named(&mut self, inputs: &[(&str, ArrayViewD<'_, f32>)], outputs: &[&str]) -> Result<Vec<ArrayD<f32>>> {
-        let mut selector = OutputSelector::no_default();
-        for &wanted in outputs {
-            if !self.outputs.iter().any(|p| p.name == wanted) {
-                return Err(Error::model(&self.name, format!("has no output {wanted}"), format!("it has {}", names(&self.outputs))));
-            }
-            selector = selector.with(wanted);
-        }
+        self.run_viewing(inputs, Some(outputs), |found| found.iter().map(|v| v.to_owned()).collect())
+    }
+
+    /// As [`run_named`](Self::run_named), all outputs if none are named; hands them over where they lie, without a copy of what the model gives as `f32`.
+    ///
+    /// # Errors
+    /// As [`run_named`](Self::run_named).
+    pub fn run_viewing<R>(
+        &mut self,
+        inputs: &[(&str, ArrayViewD<'_, f32>)],
+        outputs: Option<&[&str]>,
+        each: impl FnOnce(Vec<ArrayViewD<'_, f32>>) -> R,
+    ) -> Result<R> {
         let values = self.values(inputs)?;
-        let options = RunOptions::new().map_err(|e| internal(&e))?.with_outputs(selector);
-        let found = self.inner.run_with_options(values, &options).map_err(|e| failed(&self.name, &e))?;
-        read(&self.name, &found)
+        let mut options = RunOptions::new().map_err(|e| internal(&e))?.with_outputs(OutputSelector::default());
+        let found = match outputs {
+            None => self.inner.run(values).map_err(|e| failed(&self.name, &e))?,
+            Some(wanted) => {
+                let mut selector = OutputSelector::no_default();
+                for &name in wanted {
+                    if !self.outputs.iter().any(|p| p.name == name) {
+                        return Err(Error::model(&self.name, format!("has no output {name}"), format!("it has {}", names(&self.outputs))));
+                    }
+                    selector = selector.with(name);
+                }
+                options = options.with_outputs(selector);
+                self.inner.run_with_options(values, &options).map_err(|e| failed(&self.name, &e))?
+            }
+        };
+        let held: Vec<_> = found.iter().collect();
+        let arrays = held.iter().map(|(port, value)| read(&self.name, port, value)).collect::<Result<Vec<_>>>()?;
+        Ok(each(arrays.iter().map(|a| a.view()).collect()))
     }
 
     fn values<'v>(&self, inputs: &'v [(&str, ArrayViewD<'v, f32>)]) -> Result<Vec<(String, SessionInputValue<'v>)>> {
@@ -338,20 +357,16 @@ fn cast<T: PrimitiveTensorElementType + Clone + fmt::Debug + 'static>(
     Tensor::from_array((view.shape(), values)).map(Into::into)
 }
 
-fn read(name: &str, outputs: &SessionOutputs<'_>) -> Result<Vec<ArrayD<f32>>> {
-    let unreadable =
-        |port: &str| Error::model(name, format!("the type of output {port} cannot be read"), "export the model with float outputs");
-    let one = |(port, value): (&str, &DynValue)| {
-        let ValueType::Tensor { ty, .. } = value.dtype() else { return Err(unreadable(port)) };
-        floats(element(*ty), value).ok_or_else(|| unreadable(port))?.map_err(|e| failed(name, &e))
-    };
-    outputs.iter().map(|(port, value)| one((port, &value))).collect()
+fn read<'v>(name: &str, port: &str, value: &'v DynValue) -> Result<CowArray<'v, f32, IxDyn>> {
+    let unreadable = || Error::model(name, format!("the type of output {port} cannot be read"), "export the model with float outputs");
+    let ValueType::Tensor { ty, .. } = value.dtype() else { return Err(unreadable()) };
+    floats(element(*ty), value).ok_or_else(unreadable)?.map_err(|e| failed(name, &e))
 }
 
-/// A tensor as floats; `None` for a type we cannot read.
-fn floats(kind: Element, value: &DynValue) -> Option<ort::Result<ArrayD<f32>>> {
+/// A tensor as floats, where it lies if it holds such; `None` for a type we cannot read.
+fn floats(kind: Element, value: &DynValue) -> Option<ort::Result<CowArray<'_, f32, IxDyn>>> {
     Some(match kind {
-        Element::F32 => value.try_extract_array::<f32>().map(|a| a.to_owned()),
+        Element::F32 => value.try_extract_array::<f32>().map(CowArray::from),
         Element::F64 => uncast::<f64>(value, |v| v as f32),
         Element::F16 => uncast::<f16>(value, f16::to_f32),
         Element::Bf16 => uncast::<bf16>(value, bf16::to_f32),
@@ -368,6 +383,6 @@ fn floats(kind: Element, value: &DynValue) -> Option<ort::Result<ArrayD<f32>>> {
     })
 }
 
-fn uncast<T: PrimitiveTensorElementType + Copy>(value: &DynValue, to: impl Fn(T) -> f32) -> ort::Result<ArrayD<f32>> {
-    value.try_extract_array::<T>().map(|a| a.mapv(to))
+fn uncast<T: PrimitiveTensorElementType + Copy>(value: &DynValue, to: impl Fn(T) -> f32) -> ort::Result<CowArray<'static, f32, IxDyn>> {
+    value.try_extract_array::<T>().map(|a| a.mapv(to).into())
 }

@@ -9,8 +9,8 @@ use ndarray::{Array2, ArrayViewD};
 
 use super::windows::Windows;
 
-/// Rows gathered before they are multiplied: a fixed number, so that sums do not depend on the batch.
-const ROWS: usize = 256;
+/// Numbers gathered before they are multiplied: fixed, so that sums do not depend on the batch.
+const PENDING: usize = 1 << 16;
 
 /// Second moments of a layer's inputs. Columns are input channels times taps, as in [`crate::compress::decompose::as_matrix`].
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -105,7 +105,8 @@ impl Collector {
     }
 
     fn flush_if_full(&mut self) {
-        if self.pending.len() >= ROWS * self.windows.columns() * self.windows.groups {
+        let width = (self.windows.columns() * self.windows.groups).max(1);
+        if self.pending.len() >= (PENDING / width).clamp(256, 1024) * width {
             self.flush();
         }
     }
@@ -147,20 +148,20 @@ impl Collector {
 /// Adds the lower half of XᵀX and the sums of X, for the block's columns of the rows.
 fn add_products(block: &mut Block, pending: &[f32], rows: usize, width: usize, from: usize) {
     let n = block.mean.len();
+    let Some(sums) = block.matrix.as_slice_mut() else { return };
     // Means and mean squares are the same to the bit whatever the blocks are.
     for row in pending.chunks_exact(width) {
-        for (i, &v) in row[from..from + n].iter().enumerate() {
-            block.mean[i] += f64::from(v);
-            block.matrix[[i, i]] += f64::from(v) * f64::from(v);
+        for (i, (mean, &v)) in block.mean.iter_mut().zip(&row[from..from + n]).enumerate() {
+            *mean += f64::from(v);
+            sums[i * (n + 1)] += f64::from(v) * f64::from(v);
         }
     }
     if n < 32 {
         for row in pending.chunks_exact(width) {
             let x = &row[from..from + n];
-            for i in 0..n {
-                for j in 0..i {
-                    block.matrix[[i, j]] += f64::from(x[i]) * f64::from(x[j]);
-                }
+            for (i, line) in sums.chunks_exact_mut(n).enumerate() {
+                let own = f64::from(x[i]);
+                line[..i].iter_mut().zip(x).for_each(|(sum, &v)| *sum += own * f64::from(v));
             }
         }
         return;
@@ -170,8 +171,8 @@ fn add_products(block: &mut Block, pending: &[f32], rows: usize, width: usize, f
     let lower = BlockStructure::TriangularLower;
     let out = MatMut::from_row_major_slice_mut(&mut product, n, n);
     matmul(out, lower, Accum::Replace, x.transpose(), BlockStructure::Rectangular, x, BlockStructure::Rectangular, 1.0, Par::Seq);
-    for (i, row) in product.chunks_exact(n).enumerate() {
-        block.matrix.row_mut(i).iter_mut().zip(&row[..i]).for_each(|(m, &v)| *m += f64::from(v));
+    for (i, (line, products)) in sums.chunks_exact_mut(n).zip(product.chunks_exact(n)).enumerate() {
+        line[..i].iter_mut().zip(products).for_each(|(sum, &v)| *sum += f64::from(v));
     }
 }
 

@@ -41,22 +41,23 @@ impl Histogram {
         self.grow(low.abs().max(high.abs()));
         // A power of two: the product is exact.
         let scale = (HALF as f64 / f64::powi(2.0, self.exponent)) as f32;
-        // Every other value in a table of its own: runs of equal values, as behind a ReLU, would wait for each other.
-        let mut second = vec![0_u32; 2 * HALF];
+        // Every other value in a table of its own, where there are many: runs of equal values, as behind a ReLU, would wait for each other.
+        let mut second = vec![0_u32; if values.len() > 8 * HALF { 2 * HALF } else { 0 }];
         let mut bins = [0_i32; 512];
         for chunk in values.chunks(bins.len()) {
             for (bin, &v) in bins.iter_mut().zip(chunk) {
                 // floor() without a call into the maths library, which this loop would spend most of its time on
                 let x = v * scale;
                 let whole = x as i32;
-                *bin = (whole - i32::from((whole as f32) > x) + HALF as i32).clamp(0, 2 * HALF as i32 - 1);
+                *bin = whole - i32::from((whole as f32) > x) + HALF as i32;
             }
             let (pairs, rest) = bins[..chunk.len()].as_chunks::<2>();
-            for pair in pairs {
-                self.counts[pair[0] as usize] += 1;
-                second[pair[1] as usize] += 1;
+            for &[a, b] in pairs {
+                self.counts[a as usize % (2 * HALF)] += 1;
+                let table = second.get_mut(b as usize);
+                table.map_or_else(|| self.counts[b as usize % (2 * HALF)] += 1, |n| *n += 1);
             }
-            rest.iter().for_each(|&b| self.counts[b as usize] += 1);
+            rest.iter().for_each(|&b| self.counts[b as usize % (2 * HALF)] += 1);
         }
         self.counts.iter_mut().zip(second).for_each(|(a, b)| *a += u64::from(b));
         self.count += values.len() as u64;

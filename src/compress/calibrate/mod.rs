@@ -126,20 +126,29 @@ pub fn calibrate(
     for group in &taps.groups {
         let mut items: Vec<Item<'_>> = Vec::new();
         let here = |value: &str| group.contains(value);
-        items.extend(wanted.values.iter().filter(|w| here(&w.value)).map(|w| Item::Value(w, Box::default())));
+        items.extend(
+            wanted
+                .values
+                .iter()
+                .filter(|w| here(&w.value))
+                .map(|w| Item::Value(w, Box::new(Statistics::thinned(thinning(shapes, &w.value, samples.len()))))),
+        );
         let own: Vec<_> = distinct.iter().filter(|(value, _)| here(value)).collect();
-        items.extend(own.iter().map(|(v, w)| Item::Gram(v, Collector::new((*w).clone(), effort.positions, taps.widest))));
+        items.extend(
+            own.iter()
+                .map(|(v, w)| Item::Gram(v, Collector::new((*w).clone(), positions_of(w, effort.positions, samples.len()), taps.widest))),
+        );
         pass(runtime, model, group, data, (samples, taps.batch), effort.threads, |run, names| {
-            let read = |value: &str| -> Option<&ndarray::ArrayD<f32>> {
+            let read = |value: &str| {
                 let made = names.iter().position(|n| *n == value).map(|i| &run.outputs[i]);
-                made.or_else(|| run.inputs.iter().find(|(n, _)| n == value).map(|(_, a)| a))
+                made.or_else(|| run.inputs.iter().find(|(n, _)| *n == value).map(|(_, a)| a))
             };
             let gather = |item: &mut Item<'_>| match item {
                 Item::Value(watch, statistics) => read(&watch.value).map_or(Ok(()), |array| {
-                    statistics.add(&array.view(), watch.axis).map_err(|bad| not_finite(&model.name, &watch.value, bad))
+                    statistics.add(array, run.samples, watch.axis).map_err(|bad| not_finite(&model.name, &watch.value, bad))
                 }),
                 Item::Gram(value, collector) => {
-                    read(value).into_iter().for_each(|array| collector.add(&array.view(), run.samples));
+                    read(value).into_iter().for_each(|array| collector.add(array, run.samples));
                     Ok(())
                 }
             };
@@ -148,7 +157,7 @@ pub fn calibrate(
         let mut own = own.into_iter();
         for item in items {
             match item {
-                Item::Value(watch, statistics) => drop(found.values.insert(watch.value.clone(), *statistics)),
+                Item::Value(watch, statistics) => drop(found.values.insert(watch.value.clone(), statistics.finish())),
                 Item::Gram(_, collector) => drop(own.next().map(|key| matrices.insert(*key, Arc::new(collector.finish())))),
             }
         }
@@ -159,6 +168,21 @@ pub fn calibrate(
         }
     }
     Ok(found)
+}
+
+/// Entries of a value that its histogram counts, at least: enough for 8,192 bins.
+const COUNTED: usize = 1 << 20;
+/// Columns for each number of a column that moments are measured by at most.
+const COLUMNS: usize = 64;
+
+/// Of how many entries of a value one is counted.
+fn thinning(shapes: &Shapes, value: &str, samples: usize) -> usize {
+    (shapes.elements(value).unwrap_or(0) * samples / COUNTED).max(1)
+}
+
+/// Positions of a sample at which a layer's moments are measured: short columns need few.
+fn positions_of(windows: &Windows, most: usize, samples: usize) -> usize {
+    most.min((COLUMNS * windows.columns()).div_ceil(samples.max(1))).max(1)
 }
 
 fn not_finite(model: &str, value: &str, bad: f32) -> Error {
@@ -174,7 +198,7 @@ fn pass(
     data: &Dataset,
     (samples, batch): (&[usize], usize),
     threads: usize,
-    mut each: impl FnMut(&Run, &[&str]) -> Result<()>,
+    mut each: impl FnMut(&Run<'_>, &[&str]) -> Result<()>,
 ) -> Result<()> {
     let fed: BTreeSet<&str> = model.inputs().map(|i| i.name()).collect();
     let made: BTreeSet<&str> = model.graph().output.iter().map(|o| o.name()).collect();

@@ -13,6 +13,9 @@ pub struct Statistics {
     pub channels: Vec<Channel>,
     /// Entries of a channel.
     pub entries: u64,
+    /// Of how many entries the histogram counts one; extremes and moments are of all.
+    thinning: usize,
+    samples: usize,
 }
 
 /// Extremes and moments of one channel.
@@ -82,11 +85,26 @@ impl Statistics {
         self.channels.iter().map(|c| c.squares / (self.entries as f64).max(1.0)).collect()
     }
 
-    /// Adds an array whose channels run along `axis`, counted from the end if negative.
+    /// With a histogram that counts one of so many entries.
+    pub fn thinned(thinning: usize) -> Self {
+        Self { thinning, ..Self::default() }
+    }
+
+    /// From what was kept of finished ones.
+    pub(super) fn finished(histogram: Histogram, channels: Vec<Channel>, entries: u64) -> Self {
+        Self { histogram, channels, entries, thinning: 0, samples: 0 }
+    }
+
+    /// As it is when no more is added.
+    pub(super) fn finish(self) -> Self {
+        Self::finished(self.histogram, self.channels, self.entries)
+    }
+
+    /// Adds an array of so many samples whose channels run along `axis`, counted from the end if negative.
     ///
     /// # Errors
     /// The first value that is not finite.
-    pub fn add(&mut self, array: &ArrayViewD<'_, f32>, axis: isize) -> Result<(), f32> {
+    pub fn add(&mut self, array: &ArrayViewD<'_, f32>, samples: usize, axis: isize) -> Result<(), f32> {
         let standard = array.as_standard_layout();
         let Some(data) = standard.as_slice() else { return Ok(()) };
         let rank = array.ndim();
@@ -120,7 +138,17 @@ impl Statistics {
         }
         let low = self.channels.iter().map(|c| c.min).fold(f32::INFINITY, f32::min);
         let high = self.channels.iter().map(|c| c.max).fold(f32::NEG_INFINITY, f32::max);
-        self.histogram.add_within(data, low, high);
+        if self.thinning <= 1 {
+            self.histogram.add_within(data, low, high);
+            return Ok(());
+        }
+        // Each sample starts elsewhere, so that no position is always passed over.
+        let mut few = Vec::with_capacity(data.len() / self.thinning + samples);
+        for sample in data.chunks(data.len().div_ceil(samples.max(1)).max(1)) {
+            few.extend(sample.iter().skip(self.samples * 7 % self.thinning).step_by(self.thinning));
+            self.samples += 1;
+        }
+        self.histogram.add_within(&few, low, high);
         Ok(())
     }
 }
@@ -151,7 +179,7 @@ mod tests {
         for (dims, axis, from_front) in [(vec![3, 5, 7, 11], 1, 1), (vec![4, 6, 9], -1, 2), (vec![9, 4], -2, 0)] {
             let array = values(&dims);
             let mut s = Statistics::default();
-            s.add(&array.view(), axis).unwrap();
+            s.add(&array.view(), dims[0], axis).unwrap();
             for (c, (low, high, sum, squares)) in s.channels.iter().zip(by_hand(&array, from_front)) {
                 assert_eq!((c.min, c.max), (low, high));
                 assert!((c.sum - sum).abs() < 1e-3 && (c.squares - squares).abs() < 1e-2 * squares, "{dims:?}");
@@ -162,20 +190,23 @@ mod tests {
 
     #[test]
     fn batches_of_any_size_give_the_same_to_the_bit() {
-        let array = values(&[6, 3, 20, 30]);
-        let mut whole = Statistics::default();
-        whole.add(&array.view(), 1).unwrap();
-        let mut parts = Statistics::default();
-        for part in array.axis_chunks_iter(ndarray::Axis(0), 4) {
-            parts.add(&part, 1).unwrap();
+        for thinning in [1, 7] {
+            let array = values(&[6, 3, 20, 30]);
+            let mut whole = Statistics::thinned(thinning);
+            whole.add(&array.view(), 6, 1).unwrap();
+            let mut parts = Statistics::thinned(thinning);
+            for part in array.axis_chunks_iter(ndarray::Axis(0), 4) {
+                parts.add(&part, part.shape()[0], 1).unwrap();
+            }
+            assert_eq!(whole, parts);
+            assert!(whole.histogram.count.abs_diff(array.len() as u64 / thinning as u64) <= 6);
         }
-        assert_eq!(whole, parts);
     }
 
     #[test]
     fn a_value_that_is_no_number_is_handed_back() {
         let mut array = values(&[2, 3, 8]);
         array[[1, 2, 3]] = f32::NAN;
-        assert!(Statistics::default().add(&array.view(), 1).unwrap_err().is_nan());
+        assert!(Statistics::default().add(&array.view(), 2, 1).unwrap_err().is_nan());
     }
 }

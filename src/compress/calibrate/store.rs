@@ -63,7 +63,7 @@ impl Store {
             let histogram = Histogram::from_parts(value.exponent, counts.to_vec(), (value.min, value.max))?;
             let channel = |row: ArrayView1<'_, f64>| Channel { min: row[0] as f32, max: row[1] as f32, sum: row[2], squares: row[3] };
             let channels = (channels.ncols() == 4).then(|| channels.rows().into_iter().map(channel).collect())?;
-            found.values.insert(value.name, Statistics { histogram, channels, entries: value.entries });
+            found.values.insert(value.name, Statistics::finished(histogram, channels, value.entries));
         }
         for (i, matrix) in manifest.grams.into_iter().enumerate() {
             let numbers: Array1<f64> = npz.by_name(&format!("gram{i}")).ok()?;

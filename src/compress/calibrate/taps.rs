@@ -9,7 +9,7 @@ use super::{Effort, Wanted, gram::Collector};
 use crate::graph::{Model, shape::Shapes};
 
 /// Samples run at once at most.
-const BATCH: usize = 8;
+const BATCH: usize = 5;
 /// Bytes of tapped values that a larger batch may take: more brings no speed.
 const COMFORT: u64 = 64 << 20;
 
