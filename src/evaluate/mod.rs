@@ -5,9 +5,11 @@
 //! then accuracy on the fake-quant twin, sample by sample beside the float model.
 
 mod command;
+mod compare;
 mod evaluator;
 mod racing;
 
+pub use compare::Comparison;
 pub use evaluator::{Evaluator, Setup, evaluate_model, order, predict_plan};
 pub use racing::Bet;
 
