@@ -1,14 +1,18 @@
 //! Sensitivity: every option of the space alone, everything else in float, measured and predicted.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
-    mpsc,
+use std::{
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    data::Metric,
     device::{deployed_bytes, extract, predict},
     error::{Error, Result},
     evaluate::{Evaluator, Objective},
@@ -21,7 +25,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sensitivity {
-    /// The network's name.
+    /// The network's file.
     pub model: String,
     /// The chip.
     pub device: String,
@@ -89,7 +93,7 @@ pub struct SensitivityRow {
     pub keep: Option<f64>,
     /// Its rank.
     pub rank: Option<usize>,
-    /// Predicted squared error of the outputs of the layers it changes, per variance of these outputs.
+    /// Predicted squared error of the layer's output per its variance; summed over the readers of lost channels.
     pub predicted_error: Option<f64>,
     /// What was measured; none if that failed.
     pub measured: Option<Measured>,
@@ -148,7 +152,7 @@ pub fn sensitivity(evaluator: &Evaluator, jobs: usize, interrupt: &AtomicBool, e
     let distance = if classes && !rows.is_empty() { Distance::Kl } else { Distance::Noise };
     let baseline = evaluator.baseline();
     Ok(Sensitivity {
-        model: compressor.model.name.clone(),
+        model: Path::new(&compressor.model.name).file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
         device: setup.profile.name.clone(),
         batch: setup.batch,
         metric: setup.metric.name().into(),
@@ -214,7 +218,7 @@ fn row(evaluator: &Evaluator, option: &Alone, float: Cost) -> Result<Sensitivity
     let predicted = compressor.damage(&option.plan)?;
     let (measured, failed) = match evaluator.compare(&option.plan) {
         Ok(c) => {
-            let sqnr_db = crate::data::Metric::Sqnr.value(&[c.noise]);
+            let sqnr_db = Metric::Sqnr.value(&[c.noise]);
             let score = c.score;
             let (drop, drop_low, drop_high) = (score.drop, score.drop_low, score.drop_high);
             (Some(Measured { kl: c.kl, noise: c.noise, sqnr_db, accuracy: score.accuracy, drop, drop_low, drop_high }), None)
@@ -234,7 +238,7 @@ fn row(evaluator: &Evaluator, option: &Alone, float: Cost) -> Result<Sensitivity
         precision,
         keep,
         rank,
-        predicted_error: predicted.map(|d| d.relative()),
+        predicted_error: predicted,
         measured,
         failed,
         us_saved: (float.latency_ms - cost.latency_ms) * 1e3,

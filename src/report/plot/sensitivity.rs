@@ -14,7 +14,7 @@ use crate::{
 };
 
 const WIDTH: i32 = 1080;
-const TOP: i32 = 84;
+const TOP: i32 = 106;
 const ROW: i32 = 22;
 /// Where each panel begins and ends.
 const PANELS: [(i32, i32); 2] = [(262, 650), (682, 1056)];
