@@ -229,8 +229,8 @@ mod tests {
         let specs = [InputSpec { name: input.clone(), dims: vec![None, Some(3), Some(32), Some(32)] }];
         let images = |file: &str, n: usize| Dataset::open(&Source::npz(root.join(file)), &Input::default(), &specs).unwrap().take(n);
         let effort = Effort { threads: 2, max_memory: Effort::MEMORY, positions: 16 };
-        c.calibrate(Arc::new(images("cifar10-calibration.npz", 64)), 64, effort, None).unwrap();
-        let x = images("cifar10-test.npz", 50).batch(&(0..50).collect::<Vec<_>>()).unwrap().remove(0).1;
+        c.calibrate(Arc::new(images("cifar10-calibration.npz", 256)), 256, effort, None).unwrap();
+        let x = images("cifar10-test.npz", 100).batch(&(0..100).collect::<Vec<_>>()).unwrap().remove(0).1;
         for (l, layer) in c.layers.layers.iter().enumerate().take(6) {
             let plan = only(&c, |i, t| t.precision = if i == l { Precision::Int8 } else { Precision::Fp16 });
             let twin = Model::parse("twin", &c.compress(&plan).unwrap()).unwrap();
