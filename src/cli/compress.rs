@@ -15,7 +15,7 @@ use crate::{
     device::deployed_bytes,
     error::Result,
     space::Plan,
-    spec::{QuantizeSpec, RangeRule},
+    spec::{QuantizeSpec, parse_yaml},
     study,
 };
 
@@ -31,9 +31,9 @@ pub struct Compress {
     /// Where the compressed model goes
     #[arg(long)]
     out: PathBuf,
-    /// How ranges of activations are chosen where the plan does not say it: min_max, percentile, mse, kl, ifmr or hfmg
-    #[arg(long, value_parser = range_rule)]
-    ranges: Option<RangeRule>,
+    /// How layers are quantized where the plan does not say it, as YAML like a spec's `quantize`, e.g. '{weights: min_max, bias_correction: false}'
+    #[arg(long)]
+    quantize: Option<String>,
     /// Memory that calibration may take, e.g. 512MB
     #[arg(long, default_value_t)]
     max_memory: Memory,
@@ -48,11 +48,6 @@ pub struct Compress {
     pub json: bool,
 }
 
-fn range_rule(text: &str) -> Result<RangeRule, String> {
-    let names = || RangeRule::ALL.map(RangeRule::name).join(", ");
-    RangeRule::ALL.into_iter().find(|r| r.name() == text).ok_or_else(|| format!("\"{text}\" is not one of {}", names()))
-}
-
 impl Compress {
     /// Writes the compressed model.
     pub fn run(&self) -> Result<Done> {
@@ -63,13 +58,11 @@ impl Compress {
         compressor.require_runnable()?;
         let plan = Plan::load(&self.plan, &compressor.layers, &compressor.channels)?;
         let (data, _, spec) = self.data.open(&compressor.model, &pins, Which::Calibration)?;
-        compressor.quantize = spec.map_or_else(QuantizeSpec::default, |s| s.quantize);
-        if let Some(rule) = self.ranges {
-            compressor.quantize.activations = Some(rule);
-        }
+        let given = self.quantize.as_ref().map(|text| parse_yaml::<QuantizeSpec>(&PathBuf::from("--quantize"), text)).transpose()?;
+        compressor.quantize = given.or(spec.map(|s| s.quantize)).unwrap_or_default();
         let samples = data.len();
-        let effort =
-            Effort { threads: self.jobs.unwrap_or_else(cores), max_memory: self.max_memory.0, positions: compressor.quantize.positions };
+        let (positions, widest) = (compressor.quantize.positions, compressor.widest_moments(&plan));
+        let effort = Effort { threads: self.jobs.unwrap_or_else(cores), max_memory: self.max_memory.0, positions, widest };
         let begun = Instant::now();
         compressor.calibrate(Arc::new(data), samples, effort, None)?;
         let calibration_seconds = begun.elapsed().as_secs_f64();

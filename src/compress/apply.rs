@@ -105,6 +105,12 @@ impl Compressor {
         Ok(())
     }
 
+    /// Columns that the moments of a plan's layers need in one piece, for [`Effort::widest`].
+    pub fn widest_moments(&self, plan: &Plan) -> usize {
+        let whole = |(_, t): &(String, Treatment)| t.rank.is_some() || self.quantize.settle(&t.method, t.precision).round != Round::Nearest;
+        if plan.treatments.iter().any(|t| t.1.precision.is_quantized() && whole(t)) { Effort::WIDEST } else { 1 }
+    }
+
     /// What calibration found of the float network.
     pub fn calibration(&self) -> Option<&Calibration> {
         self.calibrated.as_ref().map(|c| &c.found)
@@ -242,7 +248,7 @@ impl Compressor {
             return Ok(Calibration::default());
         }
         let wanted = Wanted::ranges(now.layers.iter().filter(|l| names.contains(l.name.as_str())));
-        let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 0 };
+        let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 0, widest: 1 };
         calibrate::calibrate(&self.runtime, (model, shapes), &wanted, &calibrated.data, &calibrated.again, effort)
     }
 

@@ -141,7 +141,7 @@ mod tests {
         c.quantize.activations = Some(RangeRule::MinMax);
         let specs = [InputSpec { name: "x".into(), dims: vec![None, Some(8), Some(5), Some(5)] }];
         let data = Dataset::open(&Source::npz(data), &Input::default(), &specs).unwrap();
-        let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 25 };
+        let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 25, widest: Effort::WIDEST };
         c.calibrate(Arc::new(data), SAMPLES, effort, None).unwrap();
         c
     }
@@ -228,7 +228,7 @@ mod tests {
         let input = c.model.inputs().next().unwrap().name().to_string();
         let specs = [InputSpec { name: input.clone(), dims: vec![None, Some(3), Some(32), Some(32)] }];
         let images = |file: &str, n: usize| Dataset::open(&Source::npz(root.join(file)), &Input::default(), &specs).unwrap().take(n);
-        let effort = Effort { threads: 2, max_memory: Effort::MEMORY, positions: 16 };
+        let effort = Effort { threads: 2, max_memory: Effort::MEMORY, positions: 16, widest: Effort::WIDEST };
         c.calibrate(Arc::new(images("cifar10-calibration.npz", 256)), 256, effort, None).unwrap();
         let x = images("cifar10-test.npz", 100).batch(&(0..100).collect::<Vec<_>>()).unwrap().remove(0).1;
         for (l, layer) in c.layers.layers.iter().enumerate().take(6) {

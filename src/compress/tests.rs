@@ -22,6 +22,8 @@ use crate::{
     spec::{Round, SpaceRule, WeightRule},
 };
 
+mod methods;
+mod moments;
 mod patterns;
 
 fn runtime() -> Runtime {
@@ -49,7 +51,7 @@ fn calibrated(name: &str) -> Compressor {
     let input = compressor.model.inputs().next().unwrap().name().to_string();
     let specs = [InputSpec { name: input, dims: vec![None, Some(3), Some(32), Some(32)] }];
     let data = Dataset::open(&Source::npz(demo("calibration.npz")), &Input::default(), &specs).unwrap();
-    let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 16 };
+    let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 16, widest: Effort::WIDEST };
     compressor.calibrate(Arc::new(data), 8, effort, None).unwrap();
     compressor
 }

@@ -84,7 +84,7 @@ pub(super) fn simulated(
         node.input[layer.data_slot()] = integers;
     }
     let dims = constant(&layer.weight).map(tensor::dims).ok_or_else(|| Error::Internal(format!("no weight {}", layer.weight)))?;
-    let folded = from_matrix(&quantized.weight.values().mapv(|w| w * step), &dims, layer.out_axis)?;
+    let folded = from_matrix(&quantized.weight.values_with(step), &dims, layer.out_axis)?;
     patch.tensors.insert(layer.weight.clone(), tensor::from_f32(&layer.weight, &folded));
     if let (Some(name), Some(bias)) = (&layer.bias, &quantized.bias)
         && let Some(old) = constant(name)

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use ndarray::Axis;
 
+use super::fuse::fast_session;
 use crate::{
     compress::feed,
     data::{CommandInput, Dataset, Metric, run_command},
     error::{Error, Result},
-    runtime::{Runtime, Session, SessionOptions},
+    runtime::Runtime,
 };
 
 /// A folder that goes when it is dropped.
@@ -46,7 +47,7 @@ pub fn score(metric: &Metric, runtime: &Runtime, name: &str, model: &[u8], data:
             run_command(&command.argv, &path)
         }
         CommandInput::Outputs => {
-            let mut session = Session::from_bytes(runtime, name, model, SessionOptions::default())?;
+            let mut session = fast_session(runtime, name, model)?;
             let names: Vec<String> = session.outputs().iter().map(|o| o.name.clone()).collect();
             let mut all: Vec<Vec<ndarray::ArrayD<f32>>> = vec![Vec::new(); names.len()];
             let samples: Vec<usize> = (0..data.len()).collect();

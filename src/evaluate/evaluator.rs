@@ -10,13 +10,13 @@ use ndarray::{ArrayD, Axis, Slice};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Bet, GiveUp, Objective, command};
+use super::{Bet, GiveUp, Objective, command, fuse::fast_session};
 use crate::{
     compress::{Compressor, Outline, feed},
     data::{Dataset, Interval, Metric},
     device::{Prediction, Profile, deployed_bytes, extract, predict},
     error::{Error, Result},
-    runtime::{Runtime, Session, SessionOptions},
+    runtime::{Runtime, Session},
     space::{Candidate, Plan, Space},
     trial::{Cost, Outcome, Score},
 };
@@ -139,7 +139,7 @@ impl Evaluator {
         model: &[u8],
         mut each: impl FnMut(&ArrayD<f32>, &ArrayD<f32>, Option<&[u32]>) -> Result<bool>,
     ) -> Result<()> {
-        let mut session = Session::from_bytes(&self.runtime, &self.setup.compressor.model.name, model, SessionOptions::default())?;
+        let mut session = fast_session(&self.runtime, &self.setup.compressor.model.name, model)?;
         let mut at = 0;
         for chunk in self.order.chunks(BATCH) {
             let outputs = run_batch(&mut session, &self.setup.validation, chunk)?;
@@ -255,7 +255,7 @@ fn measure_float(runtime: &Runtime, setup: &Setup, order: &[usize]) -> Result<Fl
 }
 
 fn run_all(runtime: &Runtime, name: &str, bytes: &[u8], data: &Dataset, order: &[usize]) -> Result<ArrayD<f32>> {
-    let mut session = Session::from_bytes(runtime, name, bytes, SessionOptions::default())?;
+    let mut session = fast_session(runtime, name, bytes)?;
     let parts: Vec<ArrayD<f32>> = order.chunks(BATCH).map(|chunk| run_batch(&mut session, data, chunk)).collect::<Result<_>>()?;
     let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
     ndarray::concatenate(Axis(0), &views)

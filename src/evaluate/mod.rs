@@ -2,12 +2,15 @@
 //!
 //! [`Objective`] is the seam between the search and the world: the study knows nothing else of networks, so that it
 //! can be tested on a synthetic one. [`Evaluator`] is the real one: size and latency from the device profile first,
-//! then accuracy on the fake-quant twin, sample by sample beside the float model.
+//! then accuracy on the fake-quant twin, sample by sample beside the float model. [`fuse`] makes the twin fast.
 
 mod command;
 mod compare;
 mod evaluator;
+pub mod fuse;
 mod racing;
+#[cfg(test)]
+mod tests;
 
 pub use compare::Comparison;
 pub use evaluator::{Evaluator, Setup, evaluate_model, order, predict_plan};

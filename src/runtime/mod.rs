@@ -2,7 +2,8 @@
 //!
 //! * [`surroundings`]: what the environment variables say; [`telemetry`]: switched off before anything starts.
 //! * [`locate`]: the shared library on this machine; [`fetch`]: the library from PyPI, once, by the user's own pip.
-//! * [`session`]: models loaded, optimised and run, the only file that calls `ort`; [`port`]: their inputs and outputs as data.
+//! * [`session`]: models loaded and run; [`port`]: their inputs and outputs as data; `optimise`: ONNX Runtime's basic optimiser.
+//! * `operator`: an operator of ours that rounds values to a grid; [`rounding`]: its arithmetic. Only it and the two before call `ort`.
 //! * [`doctor`]: what of this works here, as data for `gulliver doctor`.
 //!
 //! ```no_run
@@ -21,7 +22,10 @@
 pub mod doctor;
 pub mod fetch;
 pub mod locate;
+mod operator;
+mod optimise;
 pub mod port;
+pub mod rounding;
 mod scratch;
 pub mod session;
 pub mod surroundings;
@@ -31,5 +35,8 @@ mod tests;
 
 pub use doctor::{Check, examine};
 pub use locate::{Found, Origin, PassedOver};
+pub use operator::{DOMAIN, ROUND};
+pub use optimise::{Optimised, optimise_basic};
 pub use port::{Element, Port};
-pub use session::{Level, Optimised, Runtime, Session, SessionOptions, optimise_basic};
+pub use rounding::Rounding;
+pub use session::{Level, Runtime, Session, SessionOptions};

@@ -1,9 +1,9 @@
-//! Models loaded, optimised and run by ONNX Runtime on the CPU. The only file that calls `ort`.
+//! Models loaded and run by ONNX Runtime on the CPU. With `optimise.rs` and `operator.rs` the only files
+//! that call `ort`.
 //!
 //! Everything crosses this border as `f32` arrays: what a model wants or gives in another type is converted here.
 
 use std::{
-    collections::HashSet,
     fmt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -24,6 +24,7 @@ use ort::{
 use super::{
     fetch,
     locate::{self, Found, Origin},
+    operator,
     port::{Element, Port, names},
     scratch::Scratch,
     surroundings::Surroundings,
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    graph::{Model, external::fits_one_file, proto::GraphProto},
+    graph::external::fits_one_file,
 };
 
 /// The loaded library and its environment; cheap to clone, one to a process.
@@ -110,6 +111,8 @@ pub enum Level {
     Off,
     /// Folding constants and BatchNorm, removing what does nothing; standard operators only.
     Basic,
+    /// Fused operators too, in the layout of the file.
+    Extended,
     /// Everything, memory layouts too: the fastest.
     #[default]
     All,
@@ -151,7 +154,25 @@ impl Session {
     /// If ONNX Runtime refuses the model, or it is larger than 2 GiB.
     pub fn from_bytes(runtime: &Runtime, name: &str, bytes: &[u8], options: SessionOptions) -> Result<Self> {
         fits_one_file(name, bytes.len() as u64)?;
-        let mut builder = builder(runtime, options).map_err(|e| internal(&e))?;
+        Self::load(name, bytes, builder(runtime, options).map_err(|e| internal(&e))?)
+    }
+
+    /// As [`from_bytes`](Self::from_bytes) with everything optimised, and the graph that ONNX Runtime made for this machine: it has
+    /// operators and layouts of its own, and runs as it is at [`Level::Off`].
+    ///
+    /// # Errors
+    /// As [`from_bytes`](Self::from_bytes), and if there is no room for temporary files.
+    pub fn with_graph(runtime: &Runtime, name: &str, bytes: &[u8]) -> Result<(Self, Vec<u8>)> {
+        fits_one_file(name, bytes.len() as u64)?;
+        let scratch = Scratch::new(&std::env::temp_dir())?;
+        let path = scratch.path.join("model.onnx");
+        let builder =
+            builder(runtime, SessionOptions::default()).and_then(|b| b.with_optimized_model_path(&path).map_err(ort::Error::from));
+        let session = Self::load(name, bytes, builder.map_err(|e| internal(&e))?)?;
+        Ok((session, std::fs::read(&path).map_err(Error::io("read", &path))?))
+    }
+
+    fn load(name: &str, bytes: &[u8], mut builder: SessionBuilder) -> Result<Self> {
         let inner = builder.commit_from_memory(bytes).map_err(|e| refused(name, &e))?;
         let inputs = inner.inputs().iter().map(port).collect();
         let outputs = inner.outputs().iter().map(port).collect();
@@ -216,69 +237,11 @@ impl Session {
     }
 }
 
-/// What ONNX Runtime's basic optimiser made of a model.
-#[derive(Debug)]
-pub enum Optimised {
-    /// The model it made.
-    Model(Vec<u8>),
-    /// It cannot run the model, since it has no implementation of some operator: its own words.
-    Unknown(String),
-}
-
-/// Rewrites that we make ourselves, so that names stay the user's and constants their own.
-const NOT_WANTED: &str = "MatMulAddFusion;ConstantSharing";
-
-/// The model after ONNX Runtime's own basic optimiser: constants folded, what does nothing removed, transposes moved
-/// together; operators standard, names of layers kept. Operator sets that no node uses are not declared. `name` stands
-/// for the model in messages.
-///
-/// # Errors
-/// If ONNX Runtime refuses the model, it is larger than 2 GiB, or there is no room for temporary files.
-pub fn optimise_basic(runtime: &Runtime, name: &str, bytes: &[u8]) -> Result<Optimised> {
-    fits_one_file(name, bytes.len() as u64)?;
-    let scratch = Scratch::new(&std::env::temp_dir())?;
-    let path = scratch.path.join("model.onnx");
-    let options = SessionOptions { threads: 1, optimisation: Level::Basic };
-    let mut builder = builder(runtime, options)
-        .and_then(|b| b.with_optimized_model_path(&path).map_err(ort::Error::from))
-        .and_then(|b| b.with_config_entry("optimization.disable_specified_optimizers", NOT_WANTED).map_err(ort::Error::from))
-        .map_err(|e| internal(&e))?;
-    if let Err(e) = builder.commit_from_memory(bytes) {
-        let why = reason(&e);
-        let unknown =
-            ["is not a registered function/op", "No opset import for domain", "Could not find an implementation", "NOT_IMPLEMENTED"];
-        return if unknown.iter().any(|u| why.contains(u)) { Ok(Optimised::Unknown(why)) } else { Err(refused(name, &e)) };
-    }
-    let bytes = std::fs::read(&path).map_err(Error::io("read", &path))?;
-    let mut model = Model::parse(name, &bytes)?;
-    keep_used_operator_sets(&mut model);
-    Ok(Optimised::Model(model.to_bytes()?))
-}
-
-/// ONNX Runtime declares every operator set it knows; other tools refuse a model for sets they do not know.
-fn keep_used_operator_sets(model: &mut Model) {
-    let standard = |domain: &str| matches!(domain, "" | "ai.onnx");
-    let mut used = HashSet::new();
-    domains(model.graph(), &mut used);
-    for function in &model.proto.functions {
-        used.extend(function.node.iter().map(|n| n.domain().to_string()));
-    }
-    model.proto.opset_import.retain(|set| standard(set.domain()) || used.contains(set.domain()));
-}
-
-fn domains(graph: &GraphProto, used: &mut HashSet<String>) {
-    for node in &graph.node {
-        used.insert(node.domain().to_string());
-        for inner in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
-            domains(inner, used);
-        }
-    }
-}
-
-fn builder(runtime: &Runtime, options: SessionOptions) -> ort::Result<SessionBuilder> {
+pub(super) fn builder(runtime: &Runtime, options: SessionOptions) -> ort::Result<SessionBuilder> {
     let level = match options.optimisation {
         Level::Off => GraphOptimizationLevel::Disable,
         Level::Basic => GraphOptimizationLevel::Level1,
+        Level::Extended => GraphOptimizationLevel::Level2,
         Level::All => GraphOptimizationLevel::All,
     };
     Ok(ort::session::Session::builder(&runtime.environment)?
@@ -289,18 +252,19 @@ fn builder(runtime: &Runtime, options: SessionOptions) -> ort::Result<SessionBui
         .with_quant_qdq(false)?
         .with_double_qdq_remover(false)?
         .with_intra_op_spinning(false)?
+        .with_operators(operator::domain()?)?
         .with_log_level(LogLevel::Error)?)
 }
 
-fn reason<R>(error: &ort::Error<R>) -> String {
+pub(super) fn reason<R>(error: &ort::Error<R>) -> String {
     error.message().trim().to_string()
 }
 
-fn internal(error: &ort::Error) -> Error {
+pub(super) fn internal(error: &ort::Error) -> Error {
     Error::runtime("it does not take our settings", "use a library of version 1.32.0", Some(reason(error).into()))
 }
 
-fn refused(name: &str, error: &ort::Error) -> Error {
+pub(super) fn refused(name: &str, error: &ort::Error) -> Error {
     Error::Model {
         name: name.to_string(),
         message: "onnx runtime refuses it".into(),

@@ -112,7 +112,7 @@ impl Default for QuantizeSpec {
             balance: None,
             bias_correction: true,
             positions: 16,
-            reconstruction: 256,
+            reconstruction: 512,
         }
     }
 }
@@ -133,13 +133,9 @@ impl QuantizeSpec {
     pub fn settle(&self, method: &Method, precision: Precision) -> Settled {
         let few = precision.activation_bits() == Some(4);
         let default = Settled {
-            activations: if few { RangeRule::Mse } else { RangeRule::Percentile },
-            round: match precision {
-                _ if few => Round::Reconstruct,
-                Precision::W4a8 => Round::Adaround,
-                _ => Round::Nearest,
-            },
-            balance: Balance::None,
+            activations: RangeRule::Mse,
+            round: if precision.weight_bits() == 4 { Round::Adaround } else { Round::Nearest },
+            balance: if few { Balance::Auto } else { Balance::None },
         };
         Settled {
             activations: method.activations.or(self.activations).unwrap_or(default.activations),

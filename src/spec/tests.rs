@@ -1,6 +1,6 @@
 //! Specs and plans as people write them.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     graph::{fixture::Net, group::Channels, layer::Layers, shape},
     precision::Precision,
-    space::{Plan, Treatment},
+    space::{Plan, Space, Treatment},
 };
 
 const SMALLEST: &str = "model: m.onnx
@@ -55,7 +55,7 @@ fn what_is_left_out_has_its_default() {
     let QuantizeSpec { activations, percentile, offset, weights, round, balance, bias_correction, positions, reconstruction } =
         spec.quantize;
     assert_eq!((activations, percentile, offset, weights), (None, Share(0.9999), true, WeightRule::Mse));
-    assert_eq!((round, balance, bias_correction, positions, reconstruction), (None, None, true, 16, 256));
+    assert_eq!((round, balance, bias_correction, positions, reconstruction), (None, None, true, 16, 512));
     let SearchSpec { strategy, trials, time, seed, asked_together, give_up_at } = spec.search;
     assert_eq!((strategy, trials, time, seed, asked_together, give_up_at), (StrategyName::Evolve, 300, None, 0, 8, 4.0));
     let patterns: Vec<&str> = spec.space.iter().flat_map(|r| &r.layers.0).map(String::as_str).collect();
@@ -165,7 +165,12 @@ fn round_trip(names: &[String], treatments: &[(Precision, f64, Option<usize>)]) 
     let last = names.len() - 1;
     for (l, ((_, t), &(precision, keep, rank))) in plan.treatments.iter_mut().zip(treatments).enumerate() {
         // The last layer's channels are the network's output.
-        *t = Treatment { precision, keep: if l == last { 1.0 } else { keep }, rank, method: Method::default() };
+        let method = Method {
+            activations: (l % 2 == 0).then_some(RangeRule::ALL[l % RangeRule::ALL.len()]),
+            round: (l % 3 == 0).then_some(Round::Gptq),
+            balance: [None, Some(Balance::None), Some(Balance::Auto), Some(Balance::Equalize), Some(Balance::Strength(0.35))][l % 5],
+        };
+        *t = Treatment { precision, keep: if l == last { 1.0 } else { keep }, rank, method };
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plan.yaml");
@@ -201,6 +206,47 @@ fn later_rules_of_a_plan_win_and_ends_are_found_by_place() {
     assert_eq!(of("a"), Treatment { precision: Precision::Fp16, keep: 0.5, rank: Some(16), method: Method::default() });
     assert_eq!(of("m"), of("a"));
     assert_eq!(of("z"), Treatment { precision: Precision::Int8, ..Treatment::NONE });
+}
+
+#[test]
+fn methods_have_the_words_of_the_treatment_then_of_the_spec_then_of_the_precision() {
+    let spec: QuantizeSpec = serde_yaml::from_str("{activations: kl, balance: 0.4}").unwrap();
+    let plan =
+        plan_from("treatments:\n  - {layers: '*', precision: w4a4, round: gptq}\n  - {layers: z, balance: none}\n", &["a", "z"]).unwrap();
+    let settled = |name: &str| spec.settle(&plan.as_map()[name].method, plan.as_map()[name].precision);
+    assert_eq!(settled("a"), Settled { activations: RangeRule::Kl, round: Round::Gptq, balance: Balance::Strength(0.4) });
+    assert_eq!(settled("z").balance, Balance::None);
+    let default = |p| QuantizeSpec::default().settle(&Method::default(), p);
+    assert_eq!((default(Precision::Int8).round, default(Precision::Int8).balance), (Round::Nearest, Balance::None));
+    assert_eq!((default(Precision::W4a8).round, default(Precision::W4a8).balance), (Round::Adaround, Balance::None));
+    assert_eq!((default(Precision::Int4).round, default(Precision::Int4).balance), (Round::Adaround, Balance::Auto));
+}
+
+#[test]
+fn a_method_that_is_none_is_refused_with_those_there_are() {
+    let message = |rule: &str| plan_from(&format!("treatments:\n  - {{layers: a, {rule}}}\n"), &["a", "b"]).unwrap_err().to_string();
+    for (rule, word) in
+        [("round: up", "adaround"), ("balance: 1.5", "between 0 and 1"), ("balance: most", "equalize"), ("activations: max", "hfmg")]
+    {
+        let said = message(rule);
+        assert!(said.contains("plan.yaml:2") && said.contains(word), "{said}");
+    }
+}
+
+#[test]
+fn methods_in_a_space_are_decisions_where_a_layer_can_be_quantized() {
+    let (layers, channels) = chain(&strings(&["a", "b"]));
+    let text = "- {layers: a, precision: [fp16, w4a8], round: [gptq, reconstruct], balance: [none, 0.5], activations: [mse]}\n- {layers: b, keep: [1.0], round: [gptq, nearest]}\n";
+    let rules: Vec<SpaceRule> = serde_yaml::from_str(text).unwrap();
+    let space = Space::new(&rules, &layers, &channels, (Path::new("spec"), text)).unwrap();
+    let axes: Vec<(&str, usize)> = space.axes.iter().map(|a| (a.name.as_str(), a.len())).collect();
+    assert_eq!(axes, [("a", 2), ("a", 2), ("a", 2)]);
+    let mut candidate = space.mildest();
+    candidate.0 = vec![1, 1, 1];
+    let treatment = *space.plan(&candidate).as_map()["a"];
+    let method = Method { activations: Some(RangeRule::Mse), round: Some(Round::Reconstruct), balance: Some(Balance::Strength(0.5)) };
+    assert_eq!(treatment, Treatment { precision: Precision::W4a8, method, ..Treatment::NONE });
+    assert_eq!(treatment.to_string(), "w4a8, range mse, round reconstruct, balance 0.5");
 }
 
 #[test]

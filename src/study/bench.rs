@@ -120,7 +120,7 @@ impl Bench {
         let store = folder.map(|f| self.store(f, data, max_memory)).transpose()?;
         let Self { spec, mut compressor, profile, space, runtime } = self;
         observe.event(Event::Preparing { what: "calibrating the float model" });
-        let effort = Effort { threads: jobs, max_memory, positions: spec.quantize.positions };
+        let effort = Effort { threads: jobs, max_memory, positions: spec.quantize.positions, widest: Effort::WIDEST };
         compressor.calibrate(Arc::clone(&data.calibration), data.calibration.len(), effort, store.as_ref())?;
         observe.event(Event::Preparing { what: "measuring the float model" });
         let setup = Setup {

@@ -147,14 +147,18 @@ impl Collector {
 /// Adds the lower half of XᵀX and the sums of X, for the block's columns of the rows.
 fn add_products(block: &mut Block, pending: &[f32], rows: usize, width: usize, from: usize) {
     let n = block.mean.len();
+    // Means and mean squares are the same to the bit whatever the blocks are.
     for row in pending.chunks_exact(width) {
-        block.mean.iter_mut().zip(&row[from..from + n]).for_each(|(m, &v)| *m += f64::from(v));
+        for (i, &v) in row[from..from + n].iter().enumerate() {
+            block.mean[i] += f64::from(v);
+            block.matrix[[i, i]] += f64::from(v) * f64::from(v);
+        }
     }
     if n < 32 {
         for row in pending.chunks_exact(width) {
             let x = &row[from..from + n];
             for i in 0..n {
-                for j in 0..=i {
+                for j in 0..i {
                     block.matrix[[i, j]] += f64::from(x[i]) * f64::from(x[j]);
                 }
             }
@@ -167,7 +171,7 @@ fn add_products(block: &mut Block, pending: &[f32], rows: usize, width: usize, f
     let out = MatMut::from_row_major_slice_mut(&mut product, n, n);
     matmul(out, lower, Accum::Replace, x.transpose(), BlockStructure::Rectangular, x, BlockStructure::Rectangular, 1.0, Par::Seq);
     for (i, row) in product.chunks_exact(n).enumerate() {
-        block.matrix.row_mut(i).iter_mut().zip(&row[..=i]).for_each(|(m, &v)| *m += f64::from(v));
+        block.matrix.row_mut(i).iter_mut().zip(&row[..i]).for_each(|(m, &v)| *m += f64::from(v));
     }
 }
 

@@ -84,6 +84,9 @@ pub struct Effort {
     pub max_memory: u64,
     /// Positions of a sample at which Gram matrices are measured.
     pub positions: usize,
+    /// Columns of a block of a Gram matrix at most. With 1, only what belongs to one channel is measured together: enough for
+    /// scales and biases, not for `gptq` and what builds on it.
+    pub widest: usize,
 }
 
 impl Effort {
@@ -113,7 +116,7 @@ pub fn calibrate(
 ) -> Result<Calibration> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(effort.threads.max(1)).build();
     let pool = pool.map_err(|e| Error::Internal(format!("threads cannot be started: {e}")))?;
-    let taps = Taps::plan(model, shapes, wanted, effort.max_memory);
+    let taps = Taps::plan(model, shapes, wanted, effort);
     // Layers that read the same columns share a matrix.
     let mut distinct: Vec<(&str, &Windows)> = wanted.grams.iter().map(|(_, value, windows)| (value.as_str(), windows)).collect();
     distinct.sort_unstable();

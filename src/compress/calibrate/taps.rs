@@ -26,9 +26,10 @@ pub(super) struct Taps {
 
 impl Taps {
     /// Groups and batch for a ceiling of memory.
-    pub(super) fn plan(model: &Model, shapes: &Shapes, wanted: &Wanted, max_memory: u64) -> Self {
+    pub(super) fn plan(model: &Model, shapes: &Shapes, wanted: &Wanted, effort: Effort) -> Self {
         let matrices = |widest: usize| wanted.grams.iter().map(|(_, _, w)| Collector::bytes(w, widest)).sum::<u64>();
-        let mut widest = Effort::WIDEST;
+        let max_memory = effort.max_memory;
+        let mut widest = effort.widest;
         while widest > 64 && matrices(widest) > max_memory / 2 {
             widest /= 2;
         }

@@ -11,3 +11,6 @@ pub use error::{output_energy, weight_error};
 pub use grid::Grid;
 pub use range::{activation_grid, grid_error};
 pub use round::{Rounding, Weight, quantize_weight};
+
+#[cfg(test)]
+mod tests;

@@ -54,8 +54,14 @@ pub struct Rounding {
 impl Rounding {
     /// The weights that the integers stand for.
     pub fn values(&self) -> Array2<f32> {
+        self.values_with(1.0)
+    }
+
+    /// The weights with the step of the activations in them: each integer times s_x·s_w, the scale the chip dequantizes with,
+    /// so that no weight is rounded twice.
+    pub fn values_with(&self, step: f32) -> Array2<f32> {
         let mut values = self.integers.clone();
-        values.rows_mut().into_iter().zip(&self.scales).for_each(|(mut row, s)| row.mapv_inplace(|q| q * s));
+        values.rows_mut().into_iter().zip(&self.scales).for_each(|(mut row, s)| row.mapv_inplace(|q| q * (step * s)));
         values
     }
 
