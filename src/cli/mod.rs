@@ -28,11 +28,20 @@ mod inspect_text;
 mod latency;
 mod progress;
 mod report;
+mod sensitivity;
 mod status;
 mod table;
 mod tune;
 
-use std::{collections::BTreeMap, io::Write as _, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use clap::{Parser, Subcommand};
 
@@ -66,6 +75,8 @@ enum Command {
     Compress(compress::Compress),
     /// Score a model on data.
     Evaluate(evaluate::Evaluate),
+    /// Measure and predict every option of every layer alone.
+    Sensitivity(sensitivity::SensitivityArgs),
     /// List or show device profiles.
     Device(device::Device),
     /// Check the machine: ONNX Runtime, threads, cache, telemetry.
@@ -108,6 +119,7 @@ impl Arguments {
             Command::Latency(c) => c.json,
             Command::Compress(c) => c.json,
             Command::Evaluate(c) => c.json,
+            Command::Sensitivity(c) => c.json,
             Command::Device(c) => c.json(),
             Command::Doctor(c) => c.json,
         }
@@ -127,6 +139,7 @@ pub fn run(arguments: &Arguments) -> Result<Done> {
         Command::Latency(c) => c.run(),
         Command::Compress(c) => c.run(),
         Command::Evaluate(c) => c.run(),
+        Command::Sensitivity(c) => c.run(),
         Command::Device(c) => c.run(),
         Command::Doctor(c) => c.run(),
     }
@@ -229,6 +242,20 @@ fn pins(pins: &[Pin]) -> BTreeMap<String, Vec<usize>> {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// The first Ctrl-C sets the flag and says what happens now, the second ends the program.
+fn catch_interrupt(now: &'static str) -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&flag);
+    let handler = move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(Done::Interrupted.code()));
+        }
+        eprintln!("\n{now}");
+    };
+    ctrlc::set_handler(handler).map_err(|e| Error::Internal(format!("cannot catch Ctrl-C: {e}")))?;
+    Ok(flag)
 }
 
 fn shown(paths: &[PathBuf]) -> String {

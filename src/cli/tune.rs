@@ -2,18 +2,14 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Instant,
 };
 
 use clap::Args;
 
-use super::{Done, Memory, cores, print_json, progress::Progress, shown, start_runtime};
+use super::{Done, Memory, catch_interrupt, cores, print_json, progress::Progress, shown, start_runtime};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     evaluate::Evaluator,
     report,
     spec::{Seconds, Spec},
@@ -60,7 +56,8 @@ impl Tune {
         let folder = Folder::create(&dir)?;
         let runtime = start_runtime()?;
         let started = Instant::now();
-        let interrupt = catch_interrupt()?;
+        let interrupt =
+            catch_interrupt("finishing the trials at hand; press Ctrl-C again to stop at once (nothing that is in the journal is lost)")?;
         let bench = Bench::open(&runtime, &self.spec, spec.clone())?;
         let data = bench.data()?;
         let (mut journal, mut history) = Journal::open(&folder.0, &data.fingerprint)?;
@@ -114,18 +111,4 @@ fn write_result(folder: &Folder, evaluator: &Evaluator, history: &[Trial], summa
     }
     files.push(folder.0.join("front.json"));
     Ok(files)
-}
-
-/// The first Ctrl-C ends the study after the trials at hand, the second ends the program.
-fn catch_interrupt() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&flag);
-    let handler = move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(Done::Interrupted.code()));
-        }
-        eprintln!("\nfinishing the trials at hand; press Ctrl-C again to stop at once (nothing that is in the journal is lost)");
-    };
-    ctrlc::set_handler(handler).map_err(|e| Error::Internal(format!("cannot catch Ctrl-C: {e}")))?;
-    Ok(flag)
 }

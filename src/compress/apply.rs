@@ -63,19 +63,19 @@ pub struct Compressed {
 }
 
 /// A layer of a plan's network, or one of the two that a layer became.
-struct Part<'a> {
-    layer: &'a Layer,
-    treatment: &'a Treatment,
-    settled: Settled,
-    gram: Option<Arc<Gram>>,
+pub(super) struct Part<'a> {
+    pub(super) layer: &'a Layer,
+    pub(super) treatment: &'a Treatment,
+    pub(super) settled: Settled,
+    pub(super) gram: Option<Arc<Gram>>,
 }
 
 /// A layer of the network that is to be quantized, and what is known of its input.
 #[derive(Clone, Copy)]
-struct Ready<'a> {
-    layer: &'a Layer,
-    part: &'a Part<'a>,
-    values: Option<&'a calibrate::Statistics>,
+pub(super) struct Ready<'a> {
+    pub(super) layer: &'a Layer,
+    pub(super) part: &'a Part<'a>,
+    pub(super) values: Option<&'a calibrate::Statistics>,
 }
 
 impl Compressor {
@@ -310,7 +310,7 @@ impl Compressor {
     }
 
     /// Grids and integers of one layer, by its float inputs or by what it was fitted to.
-    fn quantized(&self, model: &Model, ready: &Ready<'_>, fitted: Option<&Fitted>) -> Result<QuantizedLayer> {
+    pub(super) fn quantized(&self, model: &Model, ready: &Ready<'_>, fitted: Option<&Fitted>) -> Result<QuantizedLayer> {
         let Ready { layer, part, .. } = *ready;
         let precision = part.treatment.precision;
         let activations = self.grid(ready)?;
@@ -367,14 +367,14 @@ fn corrected(bias: &[f32], weight: &Array2<f32>, rounding: &Rounding, gram: &Gra
     bias.iter().enumerate().map(of_row).collect()
 }
 
-fn matrix(model: &Model, layer: &Layer) -> Result<Array2<f32>> {
+pub(super) fn matrix(model: &Model, layer: &Layer) -> Result<Array2<f32>> {
     let weight = model.graph().initializer.iter().find(|t| t.name() == layer.weight);
     let weight = weight.ok_or_else(|| Error::Internal(format!("no weight {}", layer.weight)))?;
     Ok(as_matrix(&tensor::to_f32(weight)?, layer.out_axis))
 }
 
 /// A layer's bias, if it has one number for each output and is added as it is.
-fn bias(model: &Model, layer: &Layer) -> Result<Option<Vec<f32>>> {
+pub(super) fn bias(model: &Model, layer: &Layer) -> Result<Option<Vec<f32>>> {
     let Some(name) = &layer.bias else { return Ok(None) };
     let node = &model.graph().node[layer.node];
     let plain = layer.op != LayerOp::Gemm || (float_attribute(node, "alpha", 1.0) == 1.0 && float_attribute(node, "beta", 1.0) == 1.0);

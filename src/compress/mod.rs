@@ -8,6 +8,7 @@ mod apply;
 mod balance;
 mod cache;
 pub mod calibrate;
+pub mod damage;
 pub mod decompose;
 mod feed;
 mod lockstep;

@@ -117,26 +117,47 @@ impl Evaluator {
             let drop = metric.loss(self.float.score.accuracy, value);
             return Ok((Score { accuracy: value, drop, drop_low: None, drop_high: None, samples: self.order.len() }, false));
         }
-        let mut session = fast_session(&self.runtime, name, model)?;
         let total = self.order.len();
         let mut bet = give_up.above.filter(|_| metric.is_bounded()).map(|above| Bet::new(above, total, give_up.alpha));
         let mut scores: Vec<f64> = Vec::with_capacity(total);
-        for chunk in self.order.chunks(BATCH) {
-            let outputs = run_batch(&mut session, &self.setup.validation, chunk)?;
+        let mut stopped = false;
+        self.beside_float(model, |outputs, float, labels| {
             let at = scores.len();
-            let float = self.float.outputs.slice_axis(Axis(0), Slice::from(at..at + chunk.len())).to_owned();
-            scores.extend(metric.sample_scores(&outputs, Some(&float), labels(&self.setup, chunk).as_deref())?);
+            scores.extend(metric.sample_scores(outputs, Some(float), labels)?);
             if let Some(bet) = &mut bet {
                 let hopeless = (at..scores.len()).any(|i| bet.push(metric.loss(self.float.scores[i], scores[i])));
-                if hopeless && scores.len() < total {
-                    return Ok((self.score(&scores)?, true));
-                }
+                stopped = hopeless && scores.len() < total;
             }
-        }
-        Ok((self.score(&scores)?, false))
+            Ok(!stopped)
+        })?;
+        Ok((self.score(&scores)?, stopped))
     }
 
-    fn score(&self, scores: &[f64]) -> Result<Score> {
+    /// Runs a model over the samples, batch by batch, as long as `each` wants more: it gets the first outputs, the float model's, and labels.
+    pub(super) fn beside_float(
+        &self,
+        model: &[u8],
+        mut each: impl FnMut(&ArrayD<f32>, &ArrayD<f32>, Option<&[u32]>) -> Result<bool>,
+    ) -> Result<()> {
+        let mut session = fast_session(&self.runtime, &self.setup.compressor.model.name, model)?;
+        let mut at = 0;
+        for chunk in self.order.chunks(BATCH) {
+            let outputs = run_batch(&mut session, &self.setup.validation, chunk)?;
+            let float = self.float.outputs.slice_axis(Axis(0), Slice::from(at..at + chunk.len())).to_owned();
+            at += chunk.len();
+            if !each(&outputs, &float, labels(&self.setup, chunk).as_deref())? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The float model's first outputs for all samples.
+    pub(super) fn float_outputs(&self) -> &ArrayD<f32> {
+        &self.float.outputs
+    }
+
+    pub(super) fn score(&self, scores: &[f64]) -> Result<Score> {
         let n = scores.len();
         let Interval { drop, low, high } = self.setup.metric.paired(&self.float.scores[..n], scores, self.setup.confidence)?;
         Ok(Score { accuracy: self.setup.metric.value(scores), drop, drop_low: Some(low), drop_high: Some(high), samples: n })

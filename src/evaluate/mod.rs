@@ -5,12 +5,14 @@
 //! then accuracy on the fake-quant twin, sample by sample beside the float model. [`fuse`] makes the twin fast.
 
 mod command;
+mod compare;
 mod evaluator;
 pub mod fuse;
 mod racing;
 #[cfg(test)]
 mod tests;
 
+pub use compare::Comparison;
 pub use evaluator::{Evaluator, Setup, evaluate_model, order, predict_plan};
 pub use racing::Bet;
 

@@ -3,6 +3,7 @@
 //! A spec's rules and a model's layers make [`Axis`]es: a precision and a rank for each layer, a keep share for each
 //! group. A [`Candidate`] is an option's index for every axis; a [`Plan`] is its meaning, a treatment for every layer.
 
+mod alone;
 mod axis;
 mod candidate;
 pub mod limits;
@@ -10,6 +11,7 @@ mod plan;
 
 use std::path::Path;
 
+pub use alone::Alone;
 pub use axis::{Axis, Choice, Kind};
 pub use candidate::Candidate;
 pub use plan::{Plan, Treatment, unmatched};

@@ -8,6 +8,7 @@ mod bench;
 mod folder;
 mod journal;
 mod run;
+mod sensitivity;
 mod summarise;
 pub mod summary;
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub use bench::{Bench, dataset, input_specs, open_folder, summary_of_run};
 pub use folder::{Clock, Folder, write_atomically};
 pub use journal::{Fingerprint, Journal};
 pub use run::{Settings, horizon, limits, run};
+pub use sensitivity::{Distance, Measured, RankCorrelation, Sensitivity, SensitivityRow, sensitivity, spearman};
 pub use summarise::{Context, choose, summarise};
 pub use summary::*;
 

@@ -7,9 +7,9 @@ mod range;
 mod round;
 mod scale;
 
-pub use error::weight_error;
+pub use error::{output_energy, weight_error};
 pub use grid::Grid;
-pub use range::activation_grid;
+pub use range::{activation_grid, grid_error};
 pub use round::{Rounding, Weight, quantize_weight};
 
 #[cfg(test)]

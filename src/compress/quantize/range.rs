@@ -33,6 +33,11 @@ pub fn activation_grid(histogram: &Histogram, bits: u32, rule: RangeRule, spec: 
     }
 }
 
+/// Mean square of what a grid does to the values of a histogram, by rounding and by clipping.
+pub fn grid_error(histogram: &Histogram, grid: Grid) -> f64 {
+    error(&histogram.bins().collect::<Vec<_>>(), grid) / (histogram.count as f64).max(1.0)
+}
+
 /// Squared error of a grid over a histogram.
 fn error(bins: &[(f64, u64)], grid: Grid) -> f64 {
     let (low, high) = grid.limits();

@@ -41,7 +41,8 @@ fn at(us: f64, longest: f64) -> i32 {
     LEFT + (share * f64::from(RIGHT - LEFT)).round() as i32
 }
 
-fn color(precision: Precision) -> RGBColor {
+/// The colour of a precision.
+pub(super) fn color(precision: Precision) -> RGBColor {
     match precision {
         Precision::Fp16 => PURPLE,
         Precision::W8a16 => TEAL,

@@ -4,7 +4,9 @@ mod canvas;
 mod front;
 mod label;
 mod layers;
+mod sensitivity;
 mod window;
 
 pub use front::front_svg;
 pub use layers::layers_svg;
+pub use sensitivity::sensitivity_svg;
