@@ -148,23 +148,36 @@ fn reconstruct(
     whole: bool,
 ) {
     let Some(factor) = Factor::of(h) else { return };
-    for (r, s) in scales.iter_mut().enumerate() {
-        let row: Vec<f64> = w.row(r).to_vec();
-        let mut q = factor.round(&row, *s, weight.bits);
-        if weight.round != Round::Gptq {
-            let mut error = refine(&row, &mut q, *s, h, weight.bits);
-            // From the nearest integers, the descent sometimes ends lower than from GPTQ's.
-            let mut other: Vec<f64> = nearest(w.row(r), *s, weight.bits).collect();
-            let from_nearest = refine(&row, &mut other, *s, h, weight.bits);
-            if from_nearest < error {
-                (q, error) = (other, from_nearest);
-            }
-            if weight.per_row && whole {
-                fit_scale(&row, &mut q, s, h, weight.bits, error);
-            }
-        }
-        integers.row_mut(r).iter_mut().zip(q).for_each(|(slot, q)| *slot = q);
+    for (r, s) in scales.iter().enumerate() {
+        let rounded = factor.round(&w.row(r).to_vec(), *s, weight.bits);
+        integers.row_mut(r).iter_mut().zip(rounded).for_each(|(slot, q)| *slot = q);
     }
+    if weight.round == Round::Gptq {
+        return;
+    }
+    let (hw, hq) = (product(&w, h), product(&integers.view(), h));
+    for (r, s) in scales.iter_mut().enumerate() {
+        let of_row = |m: &Mat<f64>| -> Vec<f64> { (0..h.nrows()).map(|c| m[(r, c)]).collect() };
+        let (hw, hq) = (of_row(&hw), of_row(&hq));
+        let g = hw.iter().zip(&hq).map(|(hw, hq)| hw - *s * hq).collect();
+        let mut state = Descent { row: w.row(r).to_vec(), q: integers.row(r).to_vec(), g, s: *s, bits: weight.bits };
+        state.refine(h);
+        if weight.per_row && whole {
+            state.fit_scale(h, &hw);
+        }
+        *s = state.s;
+        integers.row_mut(r).iter_mut().zip(state.q).for_each(|(slot, q)| *slot = q);
+    }
+}
+
+/// (rows × n) times the symmetric (n × n).
+fn product(rows: &ArrayView2<'_, f64>, h: &Array2<f64>) -> Mat<f64> {
+    let n = h.nrows();
+    let left = Mat::from_fn(rows.nrows(), n, |i, j| rows[[i, j]]);
+    let right = Mat::from_fn(n, n, |i, j| h[[i, j]]);
+    let mut out = Mat::zeros(rows.nrows(), n);
+    faer::linalg::matmul::matmul(out.as_mut(), faer::Accum::Replace, &left, &right, 1.0, faer::Par::Seq);
+    out
 }
 
 /// The upper triangular U with H⁻¹ = UᵀU, row by row.
@@ -204,54 +217,68 @@ impl Factor {
     }
 }
 
-/// Moves each integer to where the error is least with the others fixed, until none moves. Returns the error.
-fn refine(row: &[f64], q: &mut [f64], s: f64, h: &Array2<f64>, bits: u32) -> f64 {
-    let (low, high) = limits(bits);
-    let n = row.len();
-    let mut rest: Vec<f64> = row.iter().zip(&*q).map(|(w, q)| w - s * q).collect();
-    let mut g = vec![0.0; n];
-    for (j, &r) in rest.iter().enumerate().filter(|(_, r)| **r != 0.0) {
-        h.row(j).iter().zip(&mut g).for_each(|(h, g)| *g += h * r);
-    }
-    for _ in 0..SWEEPS {
-        let mut moved = false;
-        for j in 0..n {
-            let hjj = h[[j, j]];
-            if hjj <= 0.0 {
-                continue;
-            }
-            let wanted = (q[j] + round(g[j] / (s * hjj))).clamp(low, high);
-            let step = wanted - q[j];
-            // A tie is no gain: without this the descent could go round in circles.
-            if step == 0.0 || step * s * (step * s * hjj - 2.0 * g[j]) >= 0.0 {
-                continue;
-            }
-            q[j] = wanted;
-            rest[j] -= step * s;
-            h.row(j).iter().zip(&mut g).for_each(|(h, g)| *g -= h * step * s);
-            moved = true;
-        }
-        if !moved {
-            break;
-        }
-    }
-    rest.iter().zip(&g).map(|(r, g)| r * g).sum()
+/// The integers of a row on their way down.
+#[derive(Clone)]
+struct Descent {
+    row: Vec<f64>,
+    q: Vec<f64>,
+    /// H (w − s·q).
+    g: Vec<f64>,
+    s: f64,
+    bits: u32,
 }
 
-/// Alternates between the best scale for the integers and the best integers for the scale while that helps.
-fn fit_scale(row: &[f64], q: &mut Vec<f64>, s: &mut f64, h: &Array2<f64>, bits: u32, mut error: f64) {
-    for _ in 0..4 {
-        let hq: Vec<f64> = h.rows().into_iter().map(|r| r.iter().zip(&*q).map(|(h, q)| h * q).sum()).collect();
-        let (over, under): (f64, f64) = (row.iter().zip(&hq).map(|(w, h)| w * h).sum(), q.iter().zip(&hq).map(|(q, h)| q * h).sum());
-        let fitted = f64::from((over / under) as f32);
-        if !(fitted.is_finite() && fitted > f64::from(f32::EPSILON)) {
-            return;
+impl Descent {
+    /// Moves each integer to where the error is least with the others fixed, until none moves.
+    fn refine(&mut self, h: &Array2<f64>) {
+        let (low, high) = limits(self.bits);
+        let Some(h) = h.as_slice() else { return };
+        let n = self.row.len();
+        for _ in 0..SWEEPS {
+            let mut moved = false;
+            for j in 0..n {
+                let line = &h[j * n..(j + 1) * n];
+                let hjj = line[j];
+                if hjj <= 0.0 {
+                    continue;
+                }
+                let wanted = (self.q[j] + round(self.g[j] / (self.s * hjj))).clamp(low, high);
+                let step = (wanted - self.q[j]) * self.s;
+                // A tie is no gain: without this the descent could go round in circles.
+                if step == 0.0 || step * (step * hjj - 2.0 * self.g[j]) >= 0.0 {
+                    continue;
+                }
+                self.q[j] = wanted;
+                self.g.iter_mut().zip(line).for_each(|(g, h)| *g -= h * step);
+                moved = true;
+            }
+            if !moved {
+                break;
+            }
         }
-        let mut next = q.clone();
-        let e = refine(row, &mut next, fitted, h, bits);
-        if e >= error * (1.0 - 1e-9) {
-            return;
+    }
+
+    /// (w − s·q) H (w − s·q)ᵀ.
+    fn error(&self) -> f64 {
+        self.row.iter().zip(&self.q).zip(&self.g).map(|((w, q), g)| (w - self.s * q) * g).sum()
+    }
+
+    /// Alternates between the best scale for the integers and the best integers for the scale while that helps; `hw` is H w.
+    fn fit_scale(&mut self, h: &Array2<f64>, hw: &[f64]) {
+        for _ in 0..4 {
+            let hq: Vec<f64> = hw.iter().zip(&self.g).map(|(hw, g)| (hw - g) / self.s).collect();
+            let dot = |v: &[f64]| -> f64 { v.iter().zip(&hq).map(|(v, h)| v * h).sum() };
+            let fitted = f64::from((dot(&self.row) / dot(&self.q)) as f32);
+            if !(fitted.is_finite() && fitted > f64::from(f32::EPSILON)) {
+                return;
+            }
+            let g = hw.iter().zip(&hq).map(|(hw, hq)| hw - fitted * hq).collect();
+            let mut next = Self { s: fitted, g, ..self.clone() };
+            next.refine(h);
+            if next.error() >= self.error() * (1.0 - 1e-3) {
+                return;
+            }
+            *self = next;
         }
-        (*q, *s, error) = (next, fitted, e);
     }
 }

@@ -141,7 +141,7 @@ fn rounding_by_moments_comes_near_the_best_of_all_integers() {
         of_adaround += of(Round::Adaround);
     }
     assert!(of_best <= of_adaround && of_adaround < of_gptq && of_gptq < of_nearest, "{of_best} {of_adaround} {of_gptq} {of_nearest}");
-    assert!(of_adaround < 1.15 * of_best, "{of_adaround} {of_best}");
+    assert!(of_adaround < 1.25 * of_best, "{of_adaround} {of_best}");
 }
 
 #[test]
