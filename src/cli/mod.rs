@@ -261,3 +261,19 @@ fn catch_interrupt(now: &'static str) -> Result<Arc<AtomicBool>> {
 fn shown(paths: &[PathBuf]) -> String {
     paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_with_its_unit_and_refused_without() {
+        let read = |text: &str| text.parse::<Memory>().map(|m| m.0);
+        assert_eq!(read("512MB"), Ok(512 << 20));
+        assert_eq!(read("1.5 GiB"), Ok(3 << 29));
+        assert_eq!(read(&Memory::default().to_string()), Ok(Effort::MEMORY));
+        for wrong in ["512", "MB", "-1GB", "1KB", "much"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}
