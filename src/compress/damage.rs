@@ -107,7 +107,7 @@ mod tests {
         graph::{Model, fixture::Net, proto::ValueInfoProto},
         precision::Precision,
         runtime::{Runtime, Session, SessionOptions},
-        spec::RangeRule,
+        spec::{Balance, RangeRule},
     };
 
     const SAMPLES: usize = 40;
@@ -139,6 +139,7 @@ mod tests {
         let runtime = Runtime::start(&mut |_| ()).unwrap();
         let mut c = Compressor::load(&runtime, Path::new(&path), &BTreeMap::new()).unwrap();
         c.quantize.activations = Some(RangeRule::MinMax);
+        c.quantize.balance = Some(Balance::None);
         let specs = [InputSpec { name: "x".into(), dims: vec![None, Some(8), Some(5), Some(5)] }];
         let data = Dataset::open(&Source::npz(data), &Input::default(), &specs).unwrap();
         let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 25, widest: Effort::WIDEST };
