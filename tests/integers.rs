@@ -3,6 +3,8 @@
 //! Operands are INT8 or INT4, sums INT32, padding is the integer that stands for zero, the offset's share is taken off with the sum of
 //! the weights, the bias is INT32; the result is scaled as AscendDequant does and rounded again on an 8-bit grid.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail loudly")]
+
 use std::{path::Path, sync::Arc};
 
 use gulliver::{
