@@ -122,7 +122,12 @@ fn compare(network: &str, precision: Precision, input: &str) -> (usize, usize, i
     };
     for (layer, q) in Layers::find(&done.model, &shapes).layers.iter().zip(&done.layers) {
         assert_eq!(layer.name, q.name);
-        let read = c.layers.layers.iter().find(|l| l.name == layer.name).unwrap().input.clone();
+        let maker = |v: &str| done.model.graph().node.iter().find(|n| n.output.iter().any(|o| o == v)).unwrap();
+        let mut chain = maker(&layer.input);
+        while chain.op_type() != "QuantizeLinear" {
+            chain = maker(&chain.input[0]);
+        }
+        let read = chain.input[0].clone();
         let is_input = images.iter().any(|(n, _)| *n == read);
         let names: Vec<&str> = [&layer.output, &layer.input].into_iter().chain((!is_input).then_some(&read)).map(String::as_str).collect();
         let mut found = values(&runtime, &done.model, &names, &images);

@@ -32,7 +32,12 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    graph::external::fits_one_file,
+    graph::{
+        Model,
+        external::fits_one_file,
+        proto::{GraphProto, ModelProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto},
+        tensor,
+    },
 };
 
 /// The loaded library and its environment; cheap to clone, one to a process.
@@ -68,6 +73,7 @@ impl Runtime {
             }
         };
         let runtime = Self { environment: environment(&found.path)?, found: Arc::new(found) };
+        register_operators(&runtime)?;
         *started = Some(runtime.clone());
         Ok(runtime)
     }
@@ -273,6 +279,25 @@ pub(super) fn builder(runtime: &Runtime, options: SessionOptions) -> ort::Result
         .with_intra_op_spinning(false)?
         .with_operators(operator::domain()?)?
         .with_log_level(LogLevel::Error)?)
+}
+
+/// Makes our operators known before any thread makes a session: ONNX Runtime keeps one table of operator sets for the process,
+/// and two first sessions at once would both enter ours.
+fn register_operators(runtime: &Runtime) -> Result<()> {
+    let tensor = type_proto::Tensor { elem_type: Some(1), shape: Some(TensorShapeProto::default()) };
+    let r#type = Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None });
+    let value = |name: &str| ValueInfoProto { name: Some(name.into()), r#type: r#type.clone(), ..Default::default() };
+    let graph = GraphProto {
+        name: Some("nothing".into()),
+        node: vec![tensor::node("Identity", "nothing", &["x"], &["y"], vec![])],
+        input: vec![value("x")],
+        output: vec![value("y")],
+        ..Default::default()
+    };
+    let opset_import = vec![OperatorSetIdProto { domain: None, version: Some(13) }];
+    let proto = ModelProto { ir_version: Some(8), opset_import, graph: Some(graph), ..Default::default() };
+    let nothing = Model { name: "nothing".into(), proto };
+    Session::from_bytes(runtime, &nothing.name, &nothing.to_bytes()?, SessionOptions::default()).map(drop)
 }
 
 pub(super) fn reason<R>(error: &ort::Error<R>) -> String {
