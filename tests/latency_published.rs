@@ -1,63 +1,76 @@
-//! Predicted latency against what Huawei's model zoo publishes for the same networks (`fixtures/latency`).
+//! Predicted latency against what Huawei's model zoo publishes for the same networks (`datasets/latency`).
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-};
+use std::path::Path;
 
 use gulliver::{
-    device::{Profile, extract, predict},
-    graph::{Model, shape},
+    device::{
+        Profile,
+        fit::{
+            Case, Hold,
+            table::{Row, Topologies, read},
+            validate::{Held, leave_families_out, score},
+        },
+    },
+    precision::Precision,
 };
 
-struct Row {
-    batch: usize,
-    published_ms: f64,
-    predicted_ms: f64,
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/latency")
 }
 
-fn rows() -> Vec<Row> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/latency");
-    let table = std::fs::read_to_string(folder.join("ascend310p3_fp16.csv")).unwrap();
-    let profile = Profile::load("ascend310p3").unwrap();
-    let mut models: HashMap<&str, Model> = HashMap::new();
-    let mut rows = Vec::new();
-    for line in table.lines().skip(1) {
-        let cells: Vec<&str> = line.split(',').collect();
-        let model = models.entry(cells[0]).or_insert_with(|| Model::load(&folder.join(format!("{}.onnx", cells[0]))).unwrap());
-        let (batch, fps): (usize, f64) = (cells[1].parse().unwrap(), cells[2].parse().unwrap());
-        let shapes = shape::infer(model, batch, &BTreeMap::new()).unwrap();
-        let prediction = predict(&extract(model, &shapes, &BTreeMap::new()), &profile);
-        rows.push(Row { batch, published_ms: batch as f64 / fps * 1e3, predicted_ms: prediction.latency_ms });
+/// Unflagged measurements of a chip in a precision, of the networks that `wanted` accepts.
+fn cases(chip: &str, precision: Precision, wanted: impl Fn(&Row) -> bool) -> Vec<Case> {
+    let mut topologies = Topologies::new(&folder());
+    let rows = read(&folder().join("ascend.csv")).unwrap();
+    let good = |r: &&Row| r.chip == chip && r.precision == precision && r.flag.is_empty() && wanted(r);
+    rows.iter().filter(good).map(|r| topologies.case(r).unwrap()).collect()
+}
+
+fn held(chip: &str, cases: &[Case]) -> Vec<Held> {
+    let profile = Profile::load(chip).unwrap();
+    cases.iter().map(|c| Held::of(c, &profile)).collect()
+}
+
+#[test]
+fn networks_of_the_310p3_are_predicted_and_ranked_as_published() {
+    let score = score(&held("ascend310p3", &cases("ascend310p3", Precision::Fp16, |_| true)));
+    assert!(score.rows >= 180);
+    assert!(score.median <= 0.12 && score.within_25 >= 0.78 && score.p90 <= 0.40, "{score:?}");
+    assert!(score.spearman[0].unwrap() >= 0.95 && score.spearman[1].unwrap() >= 0.95 && score.spearman[2].unwrap() >= 0.90, "{score:?}");
+    assert!(score.pairs.unwrap() >= 0.94 && score.curve.unwrap() <= 0.08, "{score:?}");
+}
+
+#[test]
+fn the_310_follows_from_its_descriptors_alone() {
+    assert_eq!(Profile::load("ascend310").unwrap().coefficients, Profile::load("ascend310p3").unwrap().coefficients);
+    let score = score(&held("ascend310", &cases("ascend310", Precision::Fp16, |_| true)));
+    assert!(score.median <= 0.15 && score.spearman[0].unwrap() >= 0.93 && score.spearman[1].unwrap() >= 0.93, "{score:?}");
+}
+
+#[test]
+fn resnet50_gains_from_int8_what_was_published() {
+    let half = cases("ascend310p3", Precision::Fp16, |r| r.model == "resnet50");
+    let integer = cases("ascend310p3", Precision::Int8, |r| r.model == "resnet50");
+    let (half, integer) = (held("ascend310p3", &half), held("ascend310p3", &integer));
+    let mut compared = 0;
+    for a in &integer {
+        for b in half.iter().filter(|b| b.batch == a.batch) {
+            let (published, predicted) = (b.measured_ms / a.measured_ms, b.predicted_ms / a.predicted_ms);
+            assert!((predicted / published - 1.0).abs() <= 0.12, "batch {}: {predicted:.2} against {published:.2}", a.batch);
+            compared += 1;
+        }
     }
-    rows
-}
-
-fn ranks(values: &[f64]) -> Vec<f64> {
-    values.iter().map(|v| values.iter().filter(|w| *w < v).count() as f64).collect()
-}
-
-fn spearman(a: &[f64], b: &[f64]) -> f64 {
-    let n = a.len() as f64;
-    let squares: f64 = ranks(a).iter().zip(ranks(b)).map(|(x, y)| (x - y).powi(2)).sum();
-    1.0 - 6.0 * squares / (n * (n * n - 1.0))
+    assert!(compared >= 5);
 }
 
 #[test]
-fn networks_are_ranked_as_published_at_batch_eight() {
-    let (published, predicted): (Vec<f64>, Vec<f64>) =
-        rows().iter().filter(|r| r.batch == 8).map(|r| (r.published_ms, r.predicted_ms)).unzip();
-    assert!(published.len() >= 8);
-    let rho = spearman(&published, &predicted);
-    assert!(rho >= 0.9, "spearman {rho:.3} over {} networks", published.len());
-}
-
-#[test]
-fn the_median_error_is_below_thirty_percent() {
-    let mut errors: Vec<f64> = rows().iter().map(|r| (r.predicted_ms / r.published_ms - 1.0).abs()).collect();
-    errors.sort_by(f64::total_cmp);
-    let median = errors[errors.len() / 2];
-    assert!(median <= 0.3, "median error {:.1} % over {} rows", median * 100.0, errors.len());
+fn a_family_that_the_fit_never_saw_is_predicted_too() {
+    let networks = ["resnet18", "resnet50", "vgg16", "mobilenet_v1", "googlenet"];
+    let all = cases("ascend310p3", Precision::Fp16, |r| networks.contains(&r.model.as_str()) && r.batch <= 8);
+    let profile = Profile::load("ascend310p3").unwrap();
+    let score = score(&leave_families_out(&all, &[], &profile, Hold::default()));
+    assert_eq!(score.rows, all.len());
+    assert!(score.median <= 0.15, "{score:?}");
 }

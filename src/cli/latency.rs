@@ -74,7 +74,7 @@ impl Latency {
         if self.json {
             print_json(&answer)?;
         } else {
-            print(&answer, profile.inference_us);
+            print(&answer, profile.inference_us());
         }
         Ok(Done::Well)
     }

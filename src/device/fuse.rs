@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::kernel::Vector;
 use crate::graph::{
     Index, Model,
     model::{SIMULATION_MARK, ints_attribute},
@@ -42,6 +43,7 @@ pub(super) struct View<'m> {
     constants: HashSet<&'m str>,
     five: HashSet<&'m str>,
     readers: HashMap<&'m str, Vec<usize>>,
+    inputs: HashSet<&'m str>,
     outputs: HashSet<&'m str>,
 }
 
@@ -58,6 +60,7 @@ impl<'m> View<'m> {
             constants: index.constants.keys().copied().collect(),
             five: HashSet::new(),
             readers: HashMap::new(),
+            inputs: model.inputs().map(|i| i.name()).collect(),
             outputs: HashSet::new(),
         };
         for (i, node) in graph.node.iter().enumerate() {
@@ -120,6 +123,25 @@ impl<'m> View<'m> {
     /// Whether the value is one of the graph's outputs.
     pub(super) fn is_output(&self, value: &str) -> bool {
         self.outputs.contains(value)
+    }
+
+    /// Whether the value is one of the graph's inputs.
+    pub(super) fn is_input(&self, value: &str) -> bool {
+        self.inputs.contains(value)
+    }
+
+    /// Whether a node begins x·σ(x), in one operator or two: it needs its input twice and stays out of the kernel that makes it.
+    pub(super) fn is_swish(&self, node: usize) -> bool {
+        let kind = |n: usize| self.nodes[n].op_type();
+        match kind(node) {
+            "HardSwish" | "Swish" | "QuickGelu" | "Mish" => true,
+            "Sigmoid" | "HardSigmoid" | "Tanh" => {
+                let (Some(&x), Some(y)) = (self.variable_inputs(node).first(), self.nodes[node].output.first()) else { return false };
+                let readers = self.readers.get(y.as_str()).map_or(&[][..], Vec::as_slice);
+                readers.iter().any(|&r| kind(r) == "Mul" && self.variable_inputs(r).contains(&x))
+            }
+            _ => false,
+        }
     }
 
     /// Values made inside a set of nodes and needed outside it.
@@ -209,7 +231,7 @@ impl<'m> View<'m> {
             "Concat" | "Slice" | "Split" | "Transpose" | "Pad" | "Resize" | "Upsample" | "Gather" | "GatherElements" | "GatherND"
             | "Expand" | "Tile" | "DepthToSpace" | "SpaceToDepth" => Role::Move,
             _ if op.starts_with("Reduce") => Role::Reduce,
-            _ if weight_of(op) > 0.0 => Role::Elementwise,
+            _ if pass_of(op).is_some() => Role::Elementwise,
             _ => Role::Other,
         }
     }
@@ -234,15 +256,46 @@ impl<'m> View<'m> {
     }
 }
 
-/// Passes of the vector unit that an elementwise operator takes, 0 for operators that are none.
-pub(super) fn weight_of(op: &str) -> f64 {
-    match op {
-        "Add" | "Sub" | "Mul" | "Max" | "Min" | "Sum" | "Mean" | "Relu" | "Abs" | "Neg" | "And" | "Or" | "Not" | "Equal" | "Greater"
-        | "Less" | "GreaterOrEqual" | "LessOrEqual" => 1.0,
-        "Clip" | "LeakyRelu" | "PRelu" | "ThresholdedRelu" | "Where" | "Div" | "Reciprocal" | "Floor" | "Ceil" | "Round" | "Sign" => 2.0,
-        "HardSigmoid" | "HardSwish" | "Sqrt" | "BatchNormalization" => 3.0,
-        "Sigmoid" | "Exp" | "Log" | "Pow" | "Mod" | "Elu" | "Selu" | "Celu" | "Softplus" | "Softsign" => 6.0,
-        "Tanh" | "Swish" | "Gelu" | "FastGelu" | "QuickGelu" | "BiasGelu" | "Mish" | "Erf" | "Sin" | "Cos" => 10.0,
-        _ => 0.0,
+/// What the passes of an elementwise operator cost on the vector unit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Pass {
+    /// So many passes.
+    Plain(f64),
+    /// A ReLU: mostly free on the way out of the cube.
+    Relu,
+    /// HardSigmoid and HardSwish.
+    HardSigmoid,
+    /// One exponential or logarithm.
+    Sigmoid,
+    /// More than one, or a polynomial.
+    Erf,
+}
+
+/// The passes of an elementwise operator; none for operators that are not elementwise.
+pub(super) fn pass_of(op: &str) -> Option<Pass> {
+    Some(match op {
+        "Relu" => Pass::Relu,
+        "Add" | "Sub" | "Mul" | "Max" | "Min" | "Sum" | "Mean" | "Abs" | "Neg" | "And" | "Or" | "Not" | "Equal" | "Greater" | "Less"
+        | "GreaterOrEqual" | "LessOrEqual" => Pass::Plain(1.0),
+        "Clip" | "LeakyRelu" | "PRelu" | "ThresholdedRelu" | "Where" | "Reciprocal" | "Floor" | "Ceil" | "Round" | "Sign" => Pass::Plain(2.0),
+        "Div" | "Sqrt" | "Pow" | "BatchNormalization" => Pass::Plain(3.0),
+        "HardSigmoid" | "HardSwish" => Pass::HardSigmoid,
+        "Sigmoid" | "Exp" | "Log" | "Mod" | "Elu" | "Selu" | "Celu" | "Softplus" | "Softsign" | "Swish" | "QuickGelu" => Pass::Sigmoid,
+        "Tanh" | "Gelu" | "FastGelu" | "BiasGelu" | "Mish" | "Erf" | "Sin" | "Cos" => Pass::Erf,
+        _ => return None,
+    })
+}
+
+impl Vector {
+    /// Adds the passes of an elementwise operator over so many elements.
+    pub(super) fn add(&mut self, op: &str, elements: f64) {
+        match pass_of(op) {
+            Some(Pass::Plain(passes)) => self.plain += passes * elements,
+            Some(Pass::Relu) => self.relu += elements,
+            Some(Pass::HardSigmoid) => self.hard_sigmoid += elements,
+            Some(Pass::Sigmoid) => self.sigmoid += elements,
+            Some(Pass::Erf) => self.erf += elements,
+            None => {}
+        }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{
-    fuse::{Role, View, weight_of},
+    fuse::{Role, View, pass_of},
     traffic::settle,
     work::{is_unaligned, product, weight_traffic},
 };
@@ -15,11 +15,8 @@ use crate::{
     precision::Precision,
 };
 
-/// Passes of the vector unit that moving the cube's result out costs.
-const DRAIN_PASSES: f64 = 0.5;
-
 /// What kind of work a kernel does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
     /// Convolution, with whatever is fused to it.
@@ -48,6 +45,38 @@ pub enum Op {
     Other,
 }
 
+impl Op {
+    /// The kind in words.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Conv => "convolution",
+            Self::GroupConv => "grouped convolution",
+            Self::DepthwiseConv => "depthwise convolution",
+            Self::ConvTranspose => "transposed convolution",
+            Self::MatMul => "matrix product",
+            Self::Elementwise => "elementwise kernel",
+            Self::Pool => "pooling",
+            Self::Reduce => "reduction",
+            Self::Move => "data movement",
+            Self::Transform => "layout change",
+            Self::Quantize => "quantization kernel",
+            Self::Other => "other operator",
+        }
+    }
+}
+
+/// What a prediction takes as given about how the network is compiled and fed. The default is what ATC does unasked, and what the
+/// twin computes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Conditions {
+    /// The image comes as bytes and is normalised on the way in (AIPP): no kernel changes its layout or quantizes it.
+    pub aipp: bool,
+    /// A first convolution of at most 4 channels packs its window densely (`--enable_small_channel=1`).
+    pub small_channel: bool,
+    /// The other operand of an addition behind an integer layer moves as integers too (AMCT's tensor quantization of Add, AscendAntiQuant).
+    pub integer_residual: bool,
+}
+
 /// Work of the cube: `images` products of \[rows, taps·cin\] by \[taps·cin, cout\] for each of `groups` groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cube {
@@ -63,6 +92,48 @@ pub struct Cube {
     pub cout: u64,
     /// Groups.
     pub groups: u64,
+}
+
+impl Cube {
+    /// Multiply-adds, nothing padded.
+    pub fn macs(&self) -> u64 {
+        [self.images, self.rows, self.taps, self.cin, self.cout, self.groups].iter().fold(1, |n, &d| n.saturating_mul(d))
+    }
+
+    /// Output elements, channels padded to blocks of 16.
+    pub fn drained(&self) -> f64 {
+        (self.images.saturating_mul(self.rows) as f64) * pad(self.cout.saturating_mul(self.groups), 16) as f64
+    }
+}
+
+/// Work of the vector unit: elements times passes, by what the passes cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Vector {
+    /// Passes of known cost.
+    pub plain: f64,
+    /// Elements taken out of the cube.
+    pub drain: f64,
+    /// ReLU.
+    pub relu: f64,
+    /// Pixels of pooling windows.
+    pub pool: f64,
+    /// HardSigmoid and HardSwish.
+    pub hard_sigmoid: f64,
+    /// Sigmoid, Exp and the like.
+    pub sigmoid: f64,
+    /// Erf, Tanh, Gelu and the like.
+    pub erf: f64,
+}
+
+/// How a kernel touches memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// In whole blocks of channels.
+    Blocks,
+    /// In pieces smaller than a block of channels.
+    Pieces,
+    /// The network's input, into the chip's layout.
+    Input,
 }
 
 /// A tensor that a kernel reads or writes.
@@ -91,10 +162,10 @@ pub struct Kernel {
     pub precision: Precision,
     /// Work of the cube, if any.
     pub cube: Option<Cube>,
-    /// Elements times passes for the vector unit.
-    pub vector: f64,
-    /// Whether data moves in pieces smaller than a block of channels.
-    pub unaligned: bool,
+    /// Work of the vector unit.
+    pub vector: Vector,
+    /// How it touches memory.
+    pub access: Access,
     /// Tensors read.
     pub reads: Vec<Traffic>,
     /// Tensors written.
@@ -120,11 +191,16 @@ pub(super) struct Draft<'m> {
     pub(super) quantizes: bool,
 }
 
-/// The launches of `model` in order. `precision` is by node name, FP16 where absent; `shapes` fixes the batch.
+/// The launches of `model` in order, as ATC compiles it unasked. `precision` is by node name, FP16 where absent; `shapes` fixes the batch.
 ///
 /// Values of unknown shape count as empty. Nodes whose name contains `.fakequant.`, and QDQ pairs, only simulate
 /// quantization and cost nothing.
 pub fn extract(model: &Model, shapes: &Shapes, precision: &BTreeMap<String, Precision>) -> Vec<Kernel> {
+    extract_under(model, shapes, precision, Conditions::default())
+}
+
+/// The same under other conditions.
+pub fn extract_under(model: &Model, shapes: &Shapes, precision: &BTreeMap<String, Precision>, conditions: Conditions) -> Vec<Kernel> {
     let view = View::new(model, shapes);
     let mut made: HashSet<&str> = model.inputs().map(|i| i.name()).collect();
     let mut taken = vec![false; view.nodes.len()];
@@ -135,10 +211,13 @@ pub fn extract(model: &Model, shapes: &Shapes, precision: &BTreeMap<String, Prec
             continue;
         }
         let node = &view.nodes[first];
-        if view.role[first] == Role::Cube
-            && !matches!(node.op_type(), "Gemm" | "MatMul")
-            && let Some(&input) = view.variable_inputs(first).first()
-            && !view.is_five(input)
+        let image = if view.role[first] == Role::Cube && !matches!(node.op_type(), "Gemm" | "MatMul") {
+            view.variable_inputs(first).first().copied().filter(|&input| !view.is_five(input))
+        } else {
+            None
+        };
+        let image_input = image.is_some_and(|i| view.is_input(i));
+        if let Some(input) = image.filter(|_| !(conditions.aipp && image_input))
             && packed.insert(input)
         {
             drafts.push(transform(&view, input));
@@ -147,7 +226,14 @@ pub fn extract(model: &Model, shapes: &Shapes, precision: &BTreeMap<String, Prec
         for &n in &inside {
             taken[n] = true;
         }
-        let draft = draft(&view, first, &inside, precision);
+        let mut draft = draft(&view, first, &inside, precision, conditions);
+        if let Some(input) = image.filter(|_| conditions.aipp && image_input) {
+            draft.inputs.retain(|(v, _)| *v != input);
+            draft.kernel.reads.push(Traffic { bytes: view.shapes.elements(input).unwrap_or(0) as u64, bits: 8, distance: u64::MAX });
+        }
+        if let Some(cube) = draft.kernel.cube.as_mut().filter(|c| image_input && conditions.small_channel && c.groups == 1 && c.cin <= 4) {
+            (cube.taps, cube.cin) = (1, cube.taps * 4);
+        }
         made.extend(&draft.outputs);
         drafts.push(draft);
     }
@@ -161,7 +247,8 @@ fn members(view: &View, first: usize, made: &HashSet<&str>) -> Vec<usize> {
     match view.role[first] {
         Role::Cube => {
             view.fold_linear(&mut inside);
-            view.grow(&mut inside, 4, made, |n| view.role[n] == Role::Elementwise && size(n) == size(first));
+            let joins = |n: usize| view.role[n] == Role::Elementwise && size(n) == size(first) && !view.is_swish(n);
+            view.grow(&mut inside, 4, made, joins);
         }
         Role::Elementwise | Role::BatchNorm => {
             view.grow(&mut inside, 12, made, |n| matches!(view.role[n], Role::Elementwise | Role::BatchNorm) && size(n) == size(first));
@@ -177,17 +264,24 @@ fn members(view: &View, first: usize, made: &HashSet<&str>) -> Vec<usize> {
     inside
 }
 
-fn draft<'m>(view: &View<'m>, first: usize, inside: &[usize], precision: &BTreeMap<String, Precision>) -> Draft<'m> {
+fn draft<'m>(
+    view: &View<'m>,
+    first: usize,
+    inside: &[usize],
+    precision: &BTreeMap<String, Precision>,
+    conditions: Conditions,
+) -> Draft<'m> {
     let node = &view.nodes[first];
     let role = view.role[first];
     let elements = |v: &str| view.shapes.elements(v).unwrap_or(0) as u64;
-    let out_size = node.output.first().map_or(0, |o| elements(o)) as f64;
+    let out_size = |n: usize| view.nodes[n].output.first().map_or(0, |o| elements(o)) as f64;
     let asked = if role == Role::Cube { precision.get(node.name()).copied().unwrap_or(Precision::Fp16) } else { Precision::Fp16 };
     let own: HashSet<&str> = inside.iter().flat_map(|&n| &view.nodes[n].output).map(String::as_str).collect();
     let mut inputs: Vec<(&str, Precision)> = Vec::new();
     for &n in inside {
         for value in view.variable_inputs(n) {
-            let wanted = if n == first { asked.activations() } else { Precision::Fp16 };
+            let integers = n == first || conditions.integer_residual && role == Role::Cube && elements(value) as f64 == out_size(n);
+            let wanted = if integers { asked.activations() } else { Precision::Fp16 };
             if !own.contains(value) && !inputs.contains(&(value, wanted)) {
                 inputs.push((value, wanted));
             }
@@ -200,53 +294,58 @@ fn draft<'m>(view: &View<'m>, first: usize, inside: &[usize], precision: &BTreeM
         layer: None,
         precision: asked,
         cube: None,
-        vector: 0.0,
-        unaligned: false,
+        vector: Vector::default(),
+        access: Access::Blocks,
         reads: Vec::new(),
         writes: Vec::new(),
     };
-    let chain: f64 =
-        inside.iter().map(|&n| weight_of(view.nodes[n].op_type()) * view.nodes[n].output.first().map_or(0, |o| elements(o)) as f64).sum();
     let read: f64 = inputs.iter().map(|(v, _)| elements(v) as f64).sum();
+    let mut vector = Vector::default();
     match role {
         Role::Cube => {
             let constant = node.input.iter().take(2).find(|i| view.is_constant(i));
             kernel.layer = constant.map(|_| node.name().to_string());
             (kernel.op, kernel.cube) = product(view, node);
+            vector.drain = kernel.cube.filter(|_| kernel.op != Op::ConvTranspose).map_or(out_size(first), |c| c.drained());
             let folded = inside.iter().skip(1).filter(|&&n| {
                 view.role[n] == Role::Elementwise && view.variable_inputs(n).len() > 1 || is_activation(view.nodes[n].op_type())
             });
-            let passes: f64 = folded.map(|&n| weight_of(view.nodes[n].op_type())).sum();
-            kernel.vector = out_size * (DRAIN_PASSES + passes);
+            folded.for_each(|&n| vector.add(view.nodes[n].op_type(), vector.drain));
             if let (Some(_), Some(cube)) = (constant, kernel.cube) {
                 let weights = weight_traffic(&cube, kernel.op, asked);
                 if asked.widens_weights() {
-                    kernel.vector += weights.bytes as f64 * 8.0 / f64::from(asked.weight_bits());
+                    vector.plain += weights.bytes as f64 * 8.0 / f64::from(asked.weight_bits());
                 }
                 kernel.reads.push(weights);
             }
         }
-        Role::Elementwise | Role::BatchNorm => (kernel.op, kernel.vector) = (Op::Elementwise, chain),
+        Role::Elementwise | Role::BatchNorm => kernel.op = Op::Elementwise,
         Role::Reduce => {
             let passes = if node.op_type().starts_with("Reduce") || node.op_type().starts_with("Arg") { 1.0 } else { 10.0 };
-            (kernel.op, kernel.vector) = (Op::Reduce, chain + read * passes);
+            (kernel.op, vector.plain) = (Op::Reduce, read * passes);
         }
         Role::Pool => {
             let window = ints_attribute(node, "kernel_shape").map(|k| k.iter().map(|&d| d as f64).product::<f64>().max(1.0));
-            (kernel.op, kernel.vector) = (Op::Pool, window.map_or(read, |w| out_size * w));
+            (kernel.op, vector.pool) = (Op::Pool, window.map_or(read, |w| out_size(first) * w));
         }
         Role::Move => {
             kernel.op = if matches!(node.op_type(), "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze") { Op::Transform } else { Op::Move };
-            kernel.unaligned = kernel.op == Op::Transform || is_unaligned(view, node);
+            if kernel.op == Op::Transform || is_unaligned(view, node) {
+                kernel.access = Access::Pieces;
+            }
         }
-        _ => kernel.vector = read,
+        _ => vector.plain = read,
     }
+    if matches!(role, Role::Elementwise | Role::BatchNorm | Role::Reduce) {
+        inside.iter().for_each(|&n| vector.add(view.nodes[n].op_type(), out_size(n)));
+    }
+    kernel.vector = vector;
     let quantizes = matches!(role, Role::Cube | Role::Elementwise | Role::BatchNorm | Role::Pool);
     Draft { kernel, inputs, outputs: view.results(inside), quantizes }
 }
 
 fn is_activation(op: &str) -> bool {
-    weight_of(op) > 0.0 && !matches!(op, "Add" | "Sub" | "Mul" | "Div" | "BatchNormalization")
+    pass_of(op).is_some() && !matches!(op, "Add" | "Sub" | "Mul" | "Div" | "BatchNormalization")
 }
 
 /// `n` rounded up to a multiple of `unit`.
@@ -263,8 +362,8 @@ fn transform<'m>(view: &View<'m>, input: &'m str) -> Draft<'m> {
         layer: None,
         precision: Precision::Fp16,
         cube: None,
-        vector: 0.0,
-        unaligned: true,
+        vector: Vector::default(),
+        access: Access::Input,
         reads: vec![Traffic { bytes: view.shapes.elements(input).unwrap_or(0) as u64 * 2, bits: 16, distance: u64::MAX }],
         writes: Vec::new(),
     };
@@ -403,8 +502,8 @@ mod tests {
         let concat = |other: &str| node("Concat", "y", &["a", other], &["y"], vec![int("axis", 1)]);
         let aligned = vec![conv3("a", "x"), conv3("b", "x"), concat("b")];
         let ragged = vec![conv3("a", "x"), op("Conv", "c", &["x", "v"]), concat("c")];
-        assert!(!kernels(&model(32, &weights, aligned), &[])[3].unaligned);
-        assert!(kernels(&model(32, &weights, ragged), &[])[3].unaligned);
+        assert_eq!(kernels(&model(32, &weights, aligned), &[])[3].access, Access::Blocks);
+        assert_eq!(kernels(&model(32, &weights, ragged), &[])[3].access, Access::Pieces);
     }
 
     #[test]

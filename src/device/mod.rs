@@ -5,6 +5,9 @@
 //!
 //! The seam is `extract` then `predict`: kernels depend on the network alone, their times on the profile.
 
+pub mod coefficients;
+pub mod evidence;
+pub mod fit;
 mod fuse;
 pub mod kernel;
 pub mod latency;
@@ -13,7 +16,9 @@ pub mod size;
 mod traffic;
 mod work;
 
-pub use kernel::{Kernel, extract};
+pub use coefficients::Coefficients;
+pub use evidence::Evidence;
+pub use kernel::{Conditions, Kernel, extract, extract_under};
 pub use latency::{KernelTime, Prediction, predict};
 pub use profile::Profile;
 pub use size::deployed_bytes;

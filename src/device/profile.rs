@@ -4,20 +4,32 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::{
+    coefficients::{Coefficients, NAMES},
+    evidence::Evidence,
+};
 use crate::{
     error::{Error, Result},
     precision::Precision,
 };
 
 /// The profiles that come with the program: name and YAML.
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 11] = [
     ("ascend310", include_str!("profiles/ascend310.yaml")),
     ("ascend310b1", include_str!("profiles/ascend310b1.yaml")),
     ("ascend310b4", include_str!("profiles/ascend310b4.yaml")),
+    ("ascend310p1", include_str!("profiles/ascend310p1.yaml")),
     ("ascend310p3", include_str!("profiles/ascend310p3.yaml")),
     ("ascend910a", include_str!("profiles/ascend910a.yaml")),
+    ("ascend910b1", include_str!("profiles/ascend910b1.yaml")),
+    ("ascend910b2", include_str!("profiles/ascend910b2.yaml")),
+    ("ascend910b3", include_str!("profiles/ascend910b3.yaml")),
     ("ascend910b4", include_str!("profiles/ascend910b4.yaml")),
+    ("ascend910c", include_str!("profiles/ascend910c.yaml")),
 ];
+
+/// The coefficients of a profile that names none: those fitted to 310P3.
+const COEFFICIENTS: &str = include_str!("profiles/coefficients.yaml");
 
 /// A chip: what its data sheet says and how much of it networks reach.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,7 +39,7 @@ pub struct Profile {
     pub name: String,
     /// Where the figures come from.
     pub origin: String,
-    /// How wrong predictions were on published measurements, and where nothing was published.
+    /// How wrong predictions were on measurements, in words, and where nothing was published.
     pub known_error: String,
     /// Cores with a cube unit.
     pub cores: u32,
@@ -55,14 +67,29 @@ pub struct Profile {
     pub weight_only: WeightOnly,
     /// Where these flags come from.
     pub weight_only_origin: String,
-    /// Fixed cost of a kernel, µs.
-    pub launch_us: f64,
-    /// Fixed cost of an inference, µs.
-    pub inference_us: f64,
-    /// Shares of the peaks that are reached, 0 to 1.
-    pub efficiency: Efficiency,
-    /// Dimensionless corrections.
-    pub factor: Factor,
+    /// Whether the cube skips weights where two of four neighbours along the input channels are zero (`atc --sparsity=1`).
+    pub sparsity_4_to_2: bool,
+    /// Where the sparsity flag comes from.
+    pub sparsity_origin: String,
+    /// Whether the first convolution can take the image as the camera gives it (AIPP) and pack at most 4 channels.
+    pub image_input: bool,
+    /// Where the flag of the image input comes from.
+    pub image_input_origin: String,
+    /// Cost of an inference on the host, µs, on top of what was fitted: yours to set.
+    #[serde(default)]
+    pub host_us: f64,
+    /// Measured over predicted time of one network of yours; 1 where nothing was measured.
+    #[serde(default = "one")]
+    pub scale: f64,
+    /// Fitted coefficients; those of 310P3 where a file has none.
+    pub coefficients: Coefficients,
+    /// What the predictions were judged by; none where nothing was measured on this chip.
+    #[serde(default)]
+    pub evidence: Option<Evidence>,
+}
+
+const fn one() -> f64 {
+    1.0
 }
 
 /// A rate for each precision.
@@ -97,34 +124,6 @@ pub struct WeightOnly {
     pub w8a16: bool,
     /// 4-bit weights and 8-bit activations; without it such layers run as INT8.
     pub w4a8: bool,
-}
-
-/// Shares of the peaks that are reached.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Efficiency {
-    /// Of the cube's multiply-adds, padding already counted.
-    pub cube: f64,
-    /// Of the vector units' bytes.
-    pub vector: f64,
-    /// Of the L2 bandwidth.
-    pub l2: f64,
-    /// Of the DRAM bandwidth.
-    pub ddr: f64,
-}
-
-/// Dimensionless corrections.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Factor {
-    /// Effective over nominal size of L2.
-    pub l2_size: f64,
-    /// Cost of an unaligned move or layout change over an aligned one.
-    pub unaligned: f64,
-    /// Cube time of a grouped convolution over that of its enlarged groups.
-    pub grouped: f64,
-    /// Cube time of a depthwise convolution over that of its enlarged groups.
-    pub depthwise: f64,
 }
 
 impl Profile {
@@ -167,6 +166,21 @@ impl Profile {
         }
     }
 
+    /// Peak of the cube at a precision, multiply-adds a second times 1e12.
+    pub fn peak_tmac(&self, precision: Precision) -> f64 {
+        f64::from(self.cores) * self.cube_freq_mhz * self.mac_per_cycle(precision) * 1e-6
+    }
+
+    /// Fixed cost of a kernel, µs.
+    pub fn launch_us(&self) -> f64 {
+        self.coefficients.launch_cycles / self.cube_freq_mhz
+    }
+
+    /// Fixed cost of an inference, µs, the host's included.
+    pub fn inference_us(&self) -> f64 {
+        self.coefficients.inference_cycles / self.cube_freq_mhz + self.host_us
+    }
+
     /// Multiply-adds a cycle and core at a precision.
     pub fn mac_per_cycle(&self, precision: Precision) -> f64 {
         match precision {
@@ -176,31 +190,46 @@ impl Profile {
         }
     }
 
-    fn parse(name: &str, yaml: &str) -> Result<Self> {
+    /// A profile from the text of a YAML file; `name` is for errors.
+    ///
+    /// # Errors
+    /// If it is no profile, or a figure is impossible.
+    pub fn parse(name: &str, yaml: &str) -> Result<Self> {
         let remedy = "start from a copy of a built-in one: gulliver device show ascend310p3";
-        let profile: Self = serde_yaml::from_str(yaml).map_err(|e| Error::device(name, e.to_string(), remedy))?;
-        let Self { efficiency: e, factor: f, cube_mac_per_cycle: mac, .. } = &profile;
-        let positive = [
-            ("cores", f64::from(profile.cores)),
-            ("vector_cores", f64::from(profile.vector_cores)),
-            ("cube_freq_mhz", profile.cube_freq_mhz),
-            ("vector_freq_mhz", profile.vector_freq_mhz),
-            ("cube_mac_per_cycle", mac.fp16.min(mac.int8).min(mac.int4)),
-            ("vector_bytes_per_cycle", profile.vector_bytes_per_cycle),
-            ("l2_bytes", profile.l2_bytes as f64),
-            ("l2_bytes_per_cycle", profile.l2_bytes_per_cycle),
-            ("ddr_gb_per_s", profile.ddr_gb_per_s),
-            ("efficiency", e.cube.min(e.vector).min(e.l2).min(e.ddr)),
-            ("factor", f.l2_size.min(f.unaligned).min(f.grouped).min(f.depthwise)),
-        ];
-        if let Some((field, value)) = positive.iter().find(|(_, v)| !v.is_finite() || *v <= 0.0) {
-            return Err(Error::device(name, format!("{field} is {value}, it must be above 0"), remedy));
-        }
-        let fixed = [("launch_us", profile.launch_us), ("inference_us", profile.inference_us)];
-        if let Some((field, value)) = fixed.iter().find(|(_, v)| !v.is_finite() || *v < 0.0) {
-            return Err(Error::device(name, format!("{field} is {value}, it must be 0 or more"), remedy));
-        }
+        let invalid = |e: serde_yaml::Error| Error::device(name, e.to_string(), remedy);
+        let has_own = yaml.lines().any(|l| l.starts_with("coefficients:"));
+        let whole = if has_own { yaml.to_string() } else { format!("{}\n{COEFFICIENTS}", yaml.trim_end()) };
+        let profile: Self = serde_yaml::from_str(&whole).map_err(invalid)?;
+        profile.check().map_err(|what| Error::device(name, what, remedy))?;
         Ok(profile)
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        let mac = &self.cube_mac_per_cycle;
+        let chip = [
+            ("cores", f64::from(self.cores)),
+            ("vector_cores", f64::from(self.vector_cores)),
+            ("cube_freq_mhz", self.cube_freq_mhz),
+            ("vector_freq_mhz", self.vector_freq_mhz),
+            ("cube_mac_per_cycle", mac.fp16.min(mac.int8).min(mac.int4)),
+            ("vector_bytes_per_cycle", self.vector_bytes_per_cycle),
+            ("l2_bytes", self.l2_bytes as f64),
+            ("l2_bytes_per_cycle", self.l2_bytes_per_cycle),
+            ("ddr_gb_per_s", self.ddr_gb_per_s),
+            ("scale", self.scale),
+        ];
+        let fitted = NAMES.iter().map(|(name, _)| *name).zip(self.coefficients.values());
+        if let Some((field, value)) = chip.into_iter().chain(fitted).find(|(_, v)| !v.is_finite() || *v <= 0.0) {
+            return Err(format!("{field} is {value}, it must be above 0"));
+        }
+        if !self.host_us.is_finite() || self.host_us < 0.0 {
+            return Err(format!("host_us is {}, it must be 0 or more", self.host_us));
+        }
+        let factor = self.evidence.as_ref().map_or(1.0, |e| e.factor_90);
+        if !factor.is_finite() || factor < 1.0 {
+            return Err(format!("factor_90 is {factor}, it must be 1 or more"));
+        }
+        Ok(())
     }
 }
 
@@ -226,7 +255,7 @@ mod tests {
     fn a_misspelt_or_impossible_field_is_refused_by_name() {
         let yaml = Profile::load("ascend310p3").unwrap().to_yaml().unwrap();
         let message = |from: &str, to: &str| Profile::parse("mine", &yaml.replace(from, to)).unwrap_err().to_string();
-        assert!(message("launch_us", "lunch_us").contains("lunch_us"));
+        assert!(message("launch_cycles", "lunch_cycles").contains("lunch_cycles"));
         assert!(message("cores: 8", "cores: 0").contains("cores is 0"));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     fuse::View,
-    kernel::{Draft, Kernel, Op, Traffic, pad},
+    kernel::{Access, Draft, Kernel, Op, Traffic, Vector, pad},
 };
 use crate::precision::Precision;
 
@@ -33,8 +33,8 @@ pub(super) fn settle(view: &View, drafts: Vec<Draft>) -> Vec<Kernel> {
                     layer: None,
                     precision: Precision::Fp16,
                     cube: None,
-                    vector: 2.0 * view.shapes.elements(value).unwrap_or(0) as f64,
-                    unaligned: false,
+                    vector: Vector { plain: 2.0 * view.shapes.elements(value).unwrap_or(0) as f64, ..Vector::default() },
+                    access: Access::Blocks,
                     reads: vec![half],
                     writes: vec![out],
                 };
