@@ -1,13 +1,20 @@
 //! `gulliver device`: the profiles of chips.
 
-use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use serde_json::json;
 
 use super::{
     Done, print_json,
     table::{aligned, word},
 };
-use crate::{device::Profile, error::Result, precision::Precision};
+use crate::{
+    device::{Platform, Profile},
+    error::{Error, Result},
+    precision::Precision,
+    study,
+};
 
 /// Arguments of `device`.
 #[derive(Debug, Args)]
@@ -32,13 +39,37 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Make a profile from CANN's description of a chip, data/platform_config/Ascend<chip>.ini of its installation
+    Import(Import),
+}
+
+/// Arguments of `device import`.
+#[derive(Debug, Args)]
+struct Import {
+    /// The chip's file
+    file: PathBuf,
+    /// The profile's name (the chip's, in lower case)
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    name: Option<String>,
+    /// The profile, by name or path, whose fitted coefficients are taken (the built-in one nearest to the chip)
+    #[arg(long, value_name = "DEVICE")]
+    like: Option<String>,
+    /// Write the profile to this file
+    #[arg(long, value_name = "PROFILE.yaml")]
+    out: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long, requires = "out")]
+    force: bool,
+    /// Print JSON: the profile and all that was read
+    #[arg(long)]
+    json: bool,
 }
 
 impl Device {
     /// Whether JSON is wanted.
     pub const fn json(&self) -> bool {
         match self.what {
-            What::List { json } | What::Show { json, .. } => json,
+            What::List { json } | What::Show { json, .. } | What::Import(Import { json, .. }) => json,
         }
     }
 
@@ -48,8 +79,37 @@ impl Device {
             What::List { json } => list(*json)?,
             What::Show { name, json: true } => print_json(&Profile::load(name)?)?,
             What::Show { name, json: false } => print!("{}", Profile::load(name)?.to_yaml()?),
+            What::Import(import) => import.run()?,
         }
         Ok(Done::Well)
+    }
+}
+
+impl Import {
+    fn run(&self) -> Result<()> {
+        if let Some(out) = self.out.as_ref().filter(|o| !self.force && o.is_file()) {
+            return Err(Error::device(out.display().to_string(), "is there already", "name another file, or add --force to replace it"));
+        }
+        let platform = Platform::load(&self.file)?;
+        let base = Profile::load(self.like.as_deref().unwrap_or_else(|| platform.nearest()))?;
+        let chip = &platform.version.soc_version;
+        let profile = platform.to_profile(&self.name.clone().unwrap_or_else(|| chip.to_lowercase()), &base);
+        let yaml = profile.to_yaml()?;
+        if let Some(out) = &self.out {
+            study::write_atomically(out, yaml.as_bytes())?;
+        }
+        match &self.out {
+            _ if self.json => print_json(&json!({ "profile": profile, "like": base.name, "out": self.out, "platform": platform }))?,
+            Some(out) => println!("written: {}", out.display()),
+            None => print!("{yaml}"),
+        }
+        let fitted = if base.name.eq_ignore_ascii_case(chip) {
+            "They were fitted to this chip with the figures of that profile, not with these."
+        } else {
+            "Nothing is fitted to this chip."
+        };
+        eprintln!("{} {fitted}", profile.origin);
+        Ok(())
     }
 }
 

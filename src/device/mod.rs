@@ -2,6 +2,7 @@
 //!
 //! * [`profile`]: the chips, as YAML a user can copy and change; [`kernel`]: what runs as one launch after ATC's fusion
 //!   (`fuse` says what joins, `work` and `traffic` how much there is to do); [`latency`]: the time of each kernel; [`size`]: bytes of the deployed model.
+//! * [`platform`]: a chip's file of CANN, and the profile that comes of it.
 //!
 //! The seam is `extract` then `predict`: kernels depend on the network alone, their times on the profile.
 
@@ -11,6 +12,7 @@ pub mod fit;
 mod fuse;
 pub mod kernel;
 pub mod latency;
+pub mod platform;
 pub mod profile;
 pub mod size;
 mod traffic;
@@ -20,5 +22,6 @@ pub use coefficients::Coefficients;
 pub use evidence::Evidence;
 pub use kernel::{Conditions, Kernel, extract, extract_under};
 pub use latency::{KernelTime, Prediction, predict};
+pub use platform::Platform;
 pub use profile::Profile;
 pub use size::deployed_bytes;
