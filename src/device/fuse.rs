@@ -277,7 +277,9 @@ pub(super) fn pass_of(op: &str) -> Option<Pass> {
         "Relu" => Pass::Relu,
         "Add" | "Sub" | "Mul" | "Max" | "Min" | "Sum" | "Mean" | "Abs" | "Neg" | "And" | "Or" | "Not" | "Equal" | "Greater" | "Less"
         | "GreaterOrEqual" | "LessOrEqual" => Pass::Plain(1.0),
-        "Clip" | "LeakyRelu" | "PRelu" | "ThresholdedRelu" | "Where" | "Reciprocal" | "Floor" | "Ceil" | "Round" | "Sign" => Pass::Plain(2.0),
+        "Clip" | "LeakyRelu" | "PRelu" | "ThresholdedRelu" | "Where" | "Reciprocal" | "Floor" | "Ceil" | "Round" | "Sign" => {
+            Pass::Plain(2.0)
+        }
         "Div" | "Sqrt" | "Pow" | "BatchNormalization" => Pass::Plain(3.0),
         "HardSigmoid" | "HardSwish" => Pass::HardSigmoid,
         "Sigmoid" | "Exp" | "Log" | "Mod" | "Elu" | "Selu" | "Celu" | "Softplus" | "Softsign" | "Swish" | "QuickGelu" => Pass::Sigmoid,

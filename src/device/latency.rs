@@ -158,7 +158,11 @@ pub fn parts(kernel: &Kernel, profile: &Profile) -> Parts {
     let (mut weights, mut inputs, mut outside) = (0.0, 0.0, 0.0);
     for tensor in &kernel.reads {
         let size = bytes(tensor);
-        if tensor.distance == u64::MAX { weights += size } else { inputs += size }
+        if tensor.distance == u64::MAX {
+            weights += size
+        } else {
+            inputs += size
+        }
         outside += size * missing(tensor.distance, size, held);
     }
     let outputs: f64 = kernel.writes.iter().map(bytes).sum();

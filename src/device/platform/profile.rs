@@ -61,6 +61,11 @@ impl Platform {
                 "ATC's weight-only quantization is documented for 310P and A2 only; nothing is documented for 4-bit weights with 8-bit activations."
             }
             .to_string(),
+            sparsity_4_to_2: self.core.sparsity,
+            sparsity_origin: "The key sparsity of platform_config; AMCT's lists of chips differ among themselves.".into(),
+            host_us: 0.0,
+            scale: 1.0,
+            evidence: None,
             ..base.clone()
         }
     }
