@@ -1,8 +1,10 @@
 //! What a network costs on an Ascend chip: predicted, from a profile of the chip.
 //!
-//! * [`profile`]: the chips, as YAML a user can copy and change; [`kernel`]: what runs as one launch after ATC's fusion
-//!   (`fuse` says what joins, `work` and `traffic` how much there is to do); [`latency`]: the time of each kernel; [`size`]: bytes of the deployed model.
-//! * [`platform`]: a chip's file of CANN, and the profile that comes of it.
+//! * [`profile`]: the chips, as YAML a user can copy and change, with fitted [`coefficients`] and the [`evidence`] for them; [`platform`]: a
+//!   chip's file of CANN, and the profile that comes of it.
+//! * [`kernel`]: what runs as one launch after ATC's fusion (`fuse` says what joins, `work` and `traffic` how much there is to do);
+//!   [`latency`]: the time of each kernel; [`size`]: bytes of the deployed model.
+//! * [`fit`]: coefficients from measurements; [`msprof`]: the profiler's measured times, row by kernel.
 //!
 //! The seam is `extract` then `predict`: kernels depend on the network alone, their times on the profile.
 
@@ -12,6 +14,7 @@ pub mod fit;
 mod fuse;
 pub mod kernel;
 pub mod latency;
+pub mod msprof;
 pub mod platform;
 pub mod profile;
 pub mod size;
