@@ -1,11 +1,14 @@
 //! Coefficients of the cost model from measurements: of whole networks, or of single kernels.
 //!
-//! * [`table`]: published throughputs as cases; [`validate`]: how good predictions are for families that the fit has not seen.
+//! * [`table`]: measured throughputs as cases; [`profiled`]: the profiler's rows as cases.
+//! * [`validate`]: how good predictions are for families that the fit has not seen; [`judgement`]: a fit and all that speaks for it.
 //!
 //! The fit minimises Σ ρ(ln predicted − ln measured) plus a quadratic penalty on the logarithms of the coefficients, by Levenberg–Marquardt
 //! with reweighting (ρ is the soft L1 loss, so that a bad row pulls with bounded force). Coefficients are positive because their logarithms
 //! are what is fitted: a plain least squares can give a negative term, which misranks networks.
 
+pub mod judgement;
+pub mod profiled;
 pub mod table;
 pub mod validate;
 
@@ -18,6 +21,7 @@ use super::{
     latency::{kernel_us, latency_ms},
     profile::Profile,
 };
+use crate::precision::Precision;
 
 /// Where the soft L1 loss turns from squares to absolutes, in units of ln(time).
 const SOFT: f64 = 0.15;
@@ -40,6 +44,8 @@ pub struct Case {
     pub family: String,
     /// Samples of an inference.
     pub batch: usize,
+    /// Precision of its layers.
+    pub precision: Precision,
     /// What was measured.
     pub what: What,
     /// Its time, ms.
@@ -62,10 +68,11 @@ impl Case {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hold(pub f64);
 
-impl Default for Hold {
-    fn default() -> Self {
-        Self(1.0)
-    }
+impl Hold {
+    /// For whole networks, of which there are never enough to tell all coefficients apart.
+    pub const NETWORKS: Self = Self(1.0);
+    /// For single kernels, of which there are many: what no kernel tells of stays as it was, the rest is free.
+    pub const KERNELS: Self = Self(0.001);
 }
 
 /// Fits the coefficients of a profile to measurements, starting from its own.

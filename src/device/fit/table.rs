@@ -128,6 +128,7 @@ impl Topologies {
             network: row.model.clone(),
             family: row.family.clone(),
             batch: row.batch,
+            precision: row.precision,
             what: What::Network(kernels),
             ms: row.batch as f64 / row.fps * 1e3,
         })

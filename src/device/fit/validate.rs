@@ -1,7 +1,10 @@
 //! How good predictions are for networks whose family the fit has not seen.
 
 use super::{Case, Hold, fit};
-use crate::device::{coefficients::Coefficients, profile::Profile};
+use crate::{
+    device::{coefficients::Coefficients, profile::Profile},
+    precision::Precision,
+};
 
 /// A prediction by a fit that left the network's family out.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -12,6 +15,8 @@ pub struct Held {
     pub family: String,
     /// Samples of an inference.
     pub batch: usize,
+    /// Precision of its layers.
+    pub precision: Precision,
     /// Measured, ms.
     pub measured_ms: f64,
     /// Predicted, ms.
@@ -25,6 +30,7 @@ impl Held {
             network: case.network.clone(),
             family: case.family.clone(),
             batch: case.batch,
+            precision: case.precision,
             measured_ms: case.ms,
             predicted_ms: case.ms * case.error(profile).exp(),
         }
@@ -151,7 +157,7 @@ mod tests {
     use super::*;
 
     fn held(network: &str, batch: usize, measured_ms: f64, predicted_ms: f64) -> Held {
-        Held { network: network.into(), family: "f".into(), batch, measured_ms, predicted_ms }
+        Held { network: network.into(), family: "f".into(), batch, precision: Precision::Fp16, measured_ms, predicted_ms }
     }
 
     #[test]
