@@ -6,7 +6,9 @@ use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use serde_json::json;
 
 use super::{
-    Done, print_json,
+    Done,
+    fit::Fit,
+    print_json,
     table::{aligned, word},
 };
 use crate::{
@@ -41,6 +43,8 @@ enum What {
     },
     /// Make a profile from CANN's description of a chip, data/platform_config/Ascend<chip>.ini of its installation
     Import(Import),
+    /// Fit a profile's coefficients to measurements: a table of throughputs, or a profile that msprof took of your model
+    Fit(Fit),
 }
 
 /// Arguments of `device import`.
@@ -69,7 +73,7 @@ impl Device {
     /// Whether JSON is wanted.
     pub const fn json(&self) -> bool {
         match self.what {
-            What::List { json } | What::Show { json, .. } | What::Import(Import { json, .. }) => json,
+            What::List { json } | What::Show { json, .. } | What::Import(Import { json, .. }) | What::Fit(Fit { json, .. }) => json,
         }
     }
 
@@ -80,6 +84,7 @@ impl Device {
             What::Show { name, json: true } => print_json(&Profile::load(name)?)?,
             What::Show { name, json: false } => print!("{}", Profile::load(name)?.to_yaml()?),
             What::Import(import) => import.run()?,
+            What::Fit(fit) => fit.run()?,
         }
         Ok(Done::Well)
     }

@@ -23,6 +23,7 @@ mod data;
 mod device;
 mod doctor;
 mod evaluate;
+mod fit;
 mod inspect;
 mod inspect_text;
 mod latency;
@@ -77,7 +78,7 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     /// Measure and predict every option of every layer alone.
     Sensitivity(sensitivity::SensitivityArgs),
-    /// List or show device profiles.
+    /// List, show, import or fit device profiles.
     Device(device::Device),
     /// Check the machine: ONNX Runtime, threads, cache, telemetry.
     Doctor(doctor::Doctor),

@@ -2,6 +2,7 @@
 //!
 //! HTML, Markdown and the terminal show the same tables (`table`) and the same sentences (`words`); only their dress differs.
 
+pub mod fit;
 pub mod format;
 pub mod html;
 pub mod markdown;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Case, Hold, What, fit,
-    validate::{Held, Score, leave_families_out, quantile, score},
+    validate::{Held, LeftOut, Score, anchored, leave_families_out, quantile, score},
 };
 use crate::{
     device::{
@@ -29,14 +29,25 @@ pub struct Question<'a> {
     pub others: &'a [(Profile, Vec<Case>)],
     /// How strongly the fit holds to its start.
     pub hold: Hold,
-    /// Whether every family is left out in turn.
-    pub validate: bool,
+    /// What is done with the coefficients.
+    pub task: Task,
     /// What was measured, in words.
     pub data: String,
     /// Day, YYYY-MM-DD.
     pub date: String,
     /// By how much two measurements of one point differ in the median, 0 if unknown.
     pub noise_floor: f64,
+}
+
+/// What is done with the coefficients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// They are fitted.
+    Fit,
+    /// They are fitted, and every family is left out in turn.
+    Validate,
+    /// They stay; predictions are judged as they are.
+    Keep,
 }
 
 /// A fit with its evidence.
@@ -111,27 +122,34 @@ pub struct Other {
 
 /// Fits and judges.
 pub fn judge(question: &Question) -> Judgement {
-    let Question { profile, judged, also, hold, .. } = *question;
+    let Question { profile, judged, also, hold, task, .. } = *question;
     let seen: Vec<&Case> = judged.iter().chain(also).collect();
-    let after = fit(&seen, profile, hold);
+    let after = if task == Task::Keep { profile.coefficients } else { fit(&seen, profile, hold) };
     let fitted_profile = Profile { coefficients: after, ..profile.clone() };
     let predict = |cases: &[Case], profile: &Profile| cases.iter().map(|c| Held::of(c, profile)).collect::<Vec<_>>();
+    let judged_by =
+        |cases: &[Case], profile: &Profile| score(&predict(cases, profile), &anchored(&cases.iter().collect::<Vec<_>>(), profile));
     let fitted = predict(judged, &fitted_profile);
-    let held_out = if question.validate { leave_families_out(judged, also, profile, hold) } else { Vec::new() };
+    let score_after = judged_by(judged, &fitted_profile);
+    let LeftOut { held: held_out, anchored } = match task {
+        Task::Validate => leave_families_out(judged, also, profile, hold),
+        Task::Fit | Task::Keep => LeftOut::default(),
+    };
+    let score_held_out = (task == Task::Validate).then(|| score(&held_out, &anchored));
     let others = question.others.iter().map(|(other, cases)| {
         let carried = Profile { coefficients: after, ..other.clone() };
-        let predictions = predict(cases, &carried);
-        Other { device: other.name.clone(), score: score(&predictions), predictions }
+        Other { device: other.name.clone(), score: judged_by(cases, &carried), predictions: predict(cases, &carried) }
     });
-    let evidence = evidence(question, if held_out.is_empty() { &fitted } else { &held_out });
+    let (best, held) = score_held_out.as_ref().map_or((&score_after, &fitted), |s| (s, &held_out));
+    let evidence = evidence(question, best, held);
     Judgement {
         device: profile.name.clone(),
         data: question.data.clone(),
         before: profile.coefficients,
         after,
-        score_before: score(&predict(judged, profile)),
-        score_after: score(&fitted),
-        score_held_out: question.validate.then(|| score(&held_out)),
+        score_before: judged_by(judged, profile),
+        score_after,
+        score_held_out,
         kinds: kinds(judged, profile, &fitted_profile),
         ratios: ratios(&fitted, &predict(also, &fitted_profile)),
         others: others.collect(),
@@ -141,8 +159,7 @@ pub fn judge(question: &Question) -> Judgement {
     }
 }
 
-fn evidence(question: &Question, held: &[Held]) -> Evidence {
-    let score = score(held);
+fn evidence(question: &Question, score: &Score, held: &[Held]) -> Evidence {
     let count = |of: fn(&Held) -> &str| {
         let mut names: Vec<&str> = held.iter().map(of).collect();
         names.sort_unstable();

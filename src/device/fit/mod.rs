@@ -71,6 +71,8 @@ pub struct Hold(pub f64);
 impl Hold {
     /// For whole networks, of which there are never enough to tell all coefficients apart.
     pub const NETWORKS: Self = Self(1.0);
+    /// For one measurement of one network.
+    pub const ONE: Self = Self(0.1);
     /// For single kernels, of which there are many: what no kernel tells of stays as it was, the rest is free.
     pub const KERNELS: Self = Self(0.001);
 }
@@ -102,6 +104,15 @@ pub fn fit(cases: &[&Case], profile: &Profile, hold: Hold) -> Coefficients {
         }
     }
     Coefficients::of(at.map(f64::exp))
+}
+
+/// The profile for one network of which one batch was measured: its coefficients bent as little as explains the measurement, and what
+/// they leave over as a factor. Right at that batch; better at the others than a factor alone.
+#[must_use]
+pub fn anchor(case: &Case, profile: &Profile) -> Profile {
+    let coefficients = fit(&[case], profile, Hold::ONE);
+    let bent = Profile { coefficients, ..profile.clone() };
+    Profile { scale: bent.scale * (-case.error(&bent)).exp(), ..bent }
 }
 
 type Logs = [f64; NAMES.len()];

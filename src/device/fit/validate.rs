@@ -1,10 +1,7 @@
 //! How good predictions are for networks whose family the fit has not seen.
 
-use super::{Case, Hold, fit};
-use crate::{
-    device::{coefficients::Coefficients, profile::Profile},
-    precision::Precision,
-};
+use super::{Case, Hold, anchor, fit};
+use crate::{device::profile::Profile, precision::Precision};
 
 /// A prediction by a fit that left the network's family out.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -42,21 +39,44 @@ impl Held {
     }
 }
 
+/// Predictions for families that the fits behind them have not seen.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LeftOut {
+    /// A prediction for every case.
+    pub held: Vec<Held>,
+    /// Absolute relative errors at the other batches of a network, each batch taken as the measured one in turn.
+    pub anchored: Vec<f64>,
+}
+
 /// Predicts every judged case by a fit to the cases of the other families, all starting from the same profile.
 ///
 /// `also` are cases that every fit sees unless they are of the family left out, and that nothing is judged by.
-pub fn leave_families_out(judged: &[Case], also: &[Case], profile: &Profile, hold: Hold) -> Vec<Held> {
+pub fn leave_families_out(judged: &[Case], also: &[Case], profile: &Profile, hold: Hold) -> LeftOut {
     let mut families: Vec<&str> = judged.iter().map(|c| c.family.as_str()).collect();
     families.sort_unstable();
     families.dedup();
-    let mut held = Vec::with_capacity(judged.len());
+    let mut out = LeftOut::default();
     for family in families {
         let seen: Vec<&Case> = judged.iter().chain(also).filter(|c| c.family != family).collect();
-        let coefficients: Coefficients = fit(&seen, profile, hold);
-        let fitted = Profile { coefficients, ..profile.clone() };
-        held.extend(judged.iter().filter(|c| c.family == family).map(|c| Held::of(c, &fitted)));
+        let fitted = Profile { coefficients: fit(&seen, profile, hold), ..profile.clone() };
+        let unseen: Vec<&Case> = judged.iter().filter(|c| c.family == family).collect();
+        out.held.extend(unseen.iter().map(|c| Held::of(c, &fitted)));
+        out.anchored.extend(anchored(&unseen, &fitted));
     }
-    held
+    out
+}
+
+/// Absolute relative errors at the other batches of each network once one batch is measured, over all choices of it.
+pub fn anchored(cases: &[&Case], profile: &Profile) -> Vec<f64> {
+    let from = |a: &&Case| {
+        let others: Vec<&&Case> = cases.iter().filter(|c| c.network == a.network && c.batch != a.batch).collect();
+        if others.is_empty() {
+            return Vec::new();
+        }
+        let bent = anchor(a, profile);
+        others.iter().map(|c| (c.error(&bent).exp() - 1.0).abs()).collect()
+    };
+    cases.iter().flat_map(from).collect()
 }
 
 /// Errors of predictions in figures.
@@ -78,12 +98,14 @@ pub struct Score {
     pub pairs: Option<f64>,
     /// Median error of a batch's time relative to batch 8 of its network.
     pub curve: Option<f64>,
-    /// Median error at the other batches once the prediction is rescaled by one measured batch, over all choices of it.
+    /// Median error at the other batches of a network once one of them is measured, over all choices of it.
     pub anchored: Option<f64>,
 }
 
-/// Scores predictions.
-pub fn score(held: &[Held]) -> Score {
+/// Scores predictions; `anchored` are the errors once one batch is measured, or none.
+pub fn score(held: &[Held], anchored: &[f64]) -> Score {
+    let mut anchored = anchored.to_vec();
+    anchored.sort_by(f64::total_cmp);
     let mut errors: Vec<f64> = held.iter().map(|h| (h.error().exp() - 1.0).abs()).collect();
     errors.sort_by(f64::total_cmp);
     let within = errors.iter().filter(|e| **e <= 0.25).count() as f64 / errors.len().max(1) as f64;
@@ -98,8 +120,8 @@ pub fn score(held: &[Held]) -> Score {
             (at.len() > 3).then(|| spearman(&at.iter().map(|h| (h.measured_ms, h.predicted_ms)).collect::<Vec<_>>()))
         }),
         pairs: ordered_pairs(held),
-        curve: curve(held, |h| h.batch == 8),
-        anchored: curve(held, |_| true),
+        curve: curve(held),
+        anchored: (!anchored.is_empty()).then(|| quantile(&anchored, 0.5)),
     }
 }
 
@@ -142,9 +164,9 @@ fn ordered_pairs(held: &[Held]) -> Option<f64> {
     (all > 0).then(|| right as f64 / all as f64)
 }
 
-fn curve(held: &[Held], anchor: impl Fn(&Held) -> bool) -> Option<f64> {
+fn curve(held: &[Held]) -> Option<f64> {
     let mut errors = Vec::new();
-    for a in held.iter().filter(|a| anchor(a)) {
+    for a in held.iter().filter(|h| h.batch == 8) {
         let others = held.iter().filter(|h| h.network == a.network && h.batch != a.batch);
         errors.extend(others.map(|h| ((h.error() - a.error()).exp() - 1.0).abs()));
     }
@@ -178,7 +200,7 @@ mod tests {
     #[test]
     fn a_score_counts_errors_pairs_and_curves() {
         let rows = [held("a", 8, 1.0, 1.1), held("a", 1, 0.5, 0.5), held("b", 8, 2.0, 1.0), held("c", 8, 1.05, 0.4)];
-        let score = score(&rows);
+        let score = score(&rows, &[0.1, 0.3]);
         assert_eq!(score.rows, 4);
         assert_eq!(score.within_25, 0.5);
         // At batch 8: a-b and b-c are more than 20 % apart; a-b is in the wrong order.
@@ -186,5 +208,6 @@ mod tests {
         // a at batch 1 is exact, at batch 8 10 % slow: relative to it 1/1.1.
         assert!((score.curve.unwrap() - (1.0 - 1.0 / 1.1)).abs() < 1e-12);
         assert_eq!(score.spearman, [None, None, None]);
+        assert_eq!(score.anchored, Some(0.2));
     }
 }

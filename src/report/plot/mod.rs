@@ -1,12 +1,14 @@
 //! The pictures of a report, as SVG text: no fonts and no bitmaps, the same bytes for the same summary.
 
 mod canvas;
+mod fit;
 mod front;
 mod label;
 mod layers;
 mod sensitivity;
 mod window;
 
+pub use fit::{families_svg, predicted_svg};
 pub use front::front_svg;
 pub use layers::layers_svg;
 pub use sensitivity::sensitivity_svg;
