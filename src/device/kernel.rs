@@ -125,6 +125,23 @@ pub struct Vector {
     pub erf: f64,
 }
 
+impl Vector {
+    /// The same passes over a share of the elements.
+    #[must_use]
+    pub fn scaled(&self, share: f64) -> Self {
+        let Self { plain, drain, relu, pool, hard_sigmoid, sigmoid, erf } = *self;
+        Self {
+            plain: plain * share,
+            drain: drain * share,
+            relu: relu * share,
+            pool: pool * share,
+            hard_sigmoid: hard_sigmoid * share,
+            sigmoid: sigmoid * share,
+            erf: erf * share,
+        }
+    }
+}
+
 /// How a kernel touches memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {

@@ -3,7 +3,7 @@
 //! * [`profile`]: the chips, as YAML a user can copy and change, with fitted [`coefficients`] and the [`evidence`] for them; [`platform`]: a
 //!   chip's file of CANN, and the profile that comes of it.
 //! * [`kernel`]: what runs as one launch after ATC's fusion (`fuse` says what joins, `work` and `traffic` how much there is to do);
-//!   [`latency`]: the time of each kernel; [`size`]: bytes of the deployed model.
+//!   [`latency`]: the time of each kernel; [`treat`]: the kernels of a treated layer; [`size`]: bytes of the deployed model.
 //! * [`fit`]: coefficients from measurements; [`msprof`]: the profiler's measured times, row by kernel.
 //!
 //! The seam is `extract` then `predict`: kernels depend on the network alone, their times on the profile.
@@ -19,6 +19,7 @@ pub mod platform;
 pub mod profile;
 pub mod size;
 mod traffic;
+pub mod treat;
 mod work;
 
 pub use coefficients::Coefficients;

@@ -1,0 +1,218 @@
+//! The kernels of a layer that is treated, from the kernel of the layer as it was: no model is built, so that whole tables of options are cheap.
+//!
+//! What a treatment does to other kernels, such as a quantization where precisions meet, shows only in the whole network
+//! ([`extract`](super::extract)).
+
+use super::{
+    kernel::{Cube, Kernel, Op, Traffic, pad},
+    work::weight_traffic,
+};
+use crate::precision::Precision;
+
+/// How a layer's weight is split into smaller layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// k×k to `rank` channels, then 1×1; two products for a matrix.
+    Channel {
+        /// Channels between the two.
+        rank: u64,
+    },
+    /// k×1 to `rank` channels, then 1×k.
+    Spatial {
+        /// Channels between the two.
+        rank: u64,
+    },
+    /// 1×1 to `input` channels, k×k to `output` channels, then 1×1 (Tucker-2).
+    Tucker {
+        /// Channels after the first.
+        input: u64,
+        /// Channels after the second.
+        output: u64,
+    },
+}
+
+/// What is done to a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Treated {
+    /// Precision of its products.
+    pub precision: Precision,
+    /// Input channels of a group that stay.
+    pub cin: u64,
+    /// Output channels of a group that stay.
+    pub cout: u64,
+    /// How it is split, if it is.
+    pub split: Option<Split>,
+}
+
+impl Treated {
+    /// The layer as it is.
+    pub const fn identity(cube: &Cube) -> Self {
+        Self { precision: Precision::Fp16, cin: cube.cin, cout: cube.cout, split: None }
+    }
+}
+
+/// The kernels that a layer's kernel becomes, in order. The kernel must be that of an untreated layer in FP16 with a constant weight;
+/// others come back as they are.
+///
+/// A split keeps what was fused to the layer in its last part. Window and stride of a spatial split are taken as square; the image between its
+/// two parts has as many rows as the output and columns as the input.
+pub fn treated(kernel: &Kernel, to: Treated) -> Vec<Kernel> {
+    let (Some(cube), Some((_, moving))) = (kernel.cube, kernel.reads.split_first()) else { return vec![kernel.clone()] };
+    let Some((input, others)) = moving.split_first().filter(|_| kernel.layer.is_some()) else { return vec![kernel.clone()] };
+    let whole = Cube { cin: to.cin, cout: to.cout, ..cube };
+    let pixels_in = input.bytes / (2 * pad(cube.cin * cube.groups, 16)).max(1);
+    let pixels_out = cube.images * cube.rows;
+    let parts: Vec<(Cube, u64, u64)> = match to.split {
+        None => vec![(whole, pixels_in, pixels_out)],
+        Some(Split::Channel { rank }) => {
+            let second = Cube { taps: 1, cin: rank, ..whole };
+            vec![(Cube { cout: rank, ..whole }, pixels_in, pixels_out), (second, pixels_out, pixels_out)]
+        }
+        Some(Split::Spatial { rank }) => {
+            let side = (cube.taps as f64).sqrt().round() as u64;
+            let between = ((pixels_in as f64 * pixels_out as f64).sqrt() as u64).max(1);
+            let first = Cube { taps: side, cout: rank, rows: between / cube.images.max(1), ..whole };
+            vec![(first, pixels_in, between), (Cube { taps: side, cin: rank, ..whole }, between, pixels_out)]
+        }
+        Some(Split::Tucker { input, output }) => {
+            let first = Cube { taps: 1, cout: input, rows: pixels_in / cube.images.max(1), ..whole };
+            let middle = Cube { cin: input, cout: output, ..whole };
+            let last = Cube { taps: 1, cin: output, ..whole };
+            vec![(first, pixels_in, pixels_in), (middle, pixels_in, pixels_out), (last, pixels_out, pixels_out)]
+        }
+    };
+    let last = parts.len() - 1;
+    let share = to.cout as f64 / cube.cout.max(1) as f64;
+    let part = |(i, (cube, before, after)): (usize, &(Cube, u64, u64))| {
+        let bits = u64::from(to.precision.activations().weight_bits());
+        let tensor = |pixels: u64, channels: u64, bits: u64, distance: u64| Traffic {
+            bytes: pixels * pad(channels, 256 / bits) * bits / 8,
+            bits,
+            distance,
+        };
+        let distance = if i == 0 { input.distance } else { 0 };
+        let mut reads = vec![weight_traffic(cube, kernel.op, to.precision), tensor(*before, cube.cin * cube.groups, bits, distance)];
+        let mut vector = super::kernel::Vector { drain: cube.drained(), ..super::kernel::Vector::default() };
+        let mut writes = vec![tensor(*after, cube.cout * cube.groups, bits, 0)];
+        if i == last {
+            reads.extend(others.iter().map(|t| Traffic { bytes: (t.bytes as f64 * share) as u64, ..*t }));
+            vector = super::kernel::Vector { drain: vector.drain, ..kernel.vector.scaled(share) };
+            let narrow = |t: &Traffic| tensor(*after, cube.cout * cube.groups, t.bits, 0);
+            writes = kernel.writes.iter().map(narrow).collect();
+        }
+        if to.precision.widens_weights() {
+            vector.plain += reads[0].bytes as f64 * 8.0 / f64::from(to.precision.weight_bits());
+        }
+        let name = if last == 0 { kernel.name.clone() } else { format!("{} ({})", kernel.name, i + 1) };
+        let op = if cube.groups == 1 && kernel.op != Op::MatMul { Op::Conv } else { kernel.op };
+        Kernel { name, op, precision: to.precision, cube: Some(*cube), vector, reads, writes, ..kernel.clone() }
+    };
+    parts.iter().enumerate().map(part).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        device::{Profile, extract, latency::kernel_us},
+        graph::{Model, shape},
+    };
+
+    fn kernels(network: &str, batch: usize, precision: &BTreeMap<String, Precision>) -> Vec<Kernel> {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("datasets/latency/{network}.onnx"));
+        let model = Model::load(&path).unwrap();
+        extract(&model, &shape::infer(&model, batch, &BTreeMap::new()).unwrap(), precision)
+    }
+
+    fn time(kernels: &[Kernel]) -> f64 {
+        let profile = Profile::load("ascend310p3").unwrap();
+        kernels.iter().map(|k| kernel_us(k, &profile).0).sum()
+    }
+
+    /// The first kernel of ResNet-50 with so many channels in and out.
+    fn layer(channels: u64, batch: usize) -> Kernel {
+        let found = kernels("resnet50", batch, &BTreeMap::new());
+        let wanted = |c: &Cube| c.cin == channels && c.cout == channels && c.taps == 9;
+        found.into_iter().find(|k| k.cube.as_ref().is_some_and(wanted)).unwrap()
+    }
+
+    #[test]
+    fn an_identity_is_the_kernel_itself() {
+        for network in ["resnet18", "mobilenet_v2", "vgg16"] {
+            for kernel in kernels(network, 4, &BTreeMap::new()).iter().filter(|k| k.layer.is_some()) {
+                let same = treated(kernel, Treated::identity(kernel.cube.as_ref().unwrap()));
+                assert_eq!(same.len(), 1);
+                assert!((time(&same) / time(std::slice::from_ref(kernel)) - 1.0).abs() < 1e-9, "{network} {}", kernel.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_layer_in_int8_between_int8_layers_takes_what_it_takes_in_the_network() {
+        let all = crate::device::fit::table::everywhere(
+            &Model::load(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/latency/resnet50.onnx")).unwrap(),
+            Precision::Int8,
+        );
+        let inside = kernels("resnet50", 8, &all).into_iter().find(|k| k.name.ends_with("layer1.0/conv2/Conv")).unwrap();
+        let float = kernels("resnet50", 8, &BTreeMap::new()).into_iter().find(|k| k.name == inside.name).unwrap();
+        let mut alone = treated(&float, Treated { precision: Precision::Int8, ..Treated::identity(float.cube.as_ref().unwrap()) });
+        assert_eq!(alone[0].reads, inside.reads);
+        // Behind it stands an INT8 layer in the network; alone it writes half floats.
+        alone[0].writes.clone_from(&inside.writes);
+        assert_eq!(time(&alone), time(&[inside]));
+    }
+
+    #[test]
+    fn a_small_convolution_does_not_gain_by_a_split_and_a_large_one_does() {
+        for batch in [1, 8, 32] {
+            let small = layer(64, batch);
+            let split = |kernel: &Kernel, rank| {
+                treated(kernel, Treated { split: Some(Split::Spatial { rank }), ..Treated::identity(kernel.cube.as_ref().unwrap()) })
+            };
+            assert!(time(&split(&small, 32)) > time(&[small]), "64 channels at batch {batch}");
+            let large = layer(512, batch);
+            assert!(time(&split(&large, 64)) < time(&[large.clone()]), "512 channels at batch {batch}");
+        }
+    }
+
+    #[test]
+    fn a_spatial_split_at_half_of_64_channels_leaves_a_third_of_the_multiply_adds() {
+        let kernel = layer(64, 1);
+        let parts =
+            treated(&kernel, Treated { split: Some(Split::Spatial { rank: 32 }), ..Treated::identity(kernel.cube.as_ref().unwrap()) });
+        let macs: u64 = parts.iter().map(|k| k.cube.unwrap().macs()).sum();
+        assert_eq!(3 * macs, kernel.cube.unwrap().macs());
+    }
+
+    #[test]
+    fn thirty_percent_fewer_channels_everywhere_gain_as_much_as_the_vendor_says() {
+        // The vendor's article: ResNet-50 with 30 % channel sparsity at batch 32, 40 % faster.
+        let fewer = |c: u64| (c as f64 * 0.7 / 16.0).round() as u64 * 16;
+        let float = kernels("resnet50", 32, &BTreeMap::new());
+        let cut: Vec<Kernel> = float
+            .iter()
+            .flat_map(|k| match &k.cube {
+                Some(c) if k.layer.is_some() => {
+                    let cin = if c.cin == 3 { 3 } else { fewer(c.cin) };
+                    let cout = if c.cout == 1000 { 1000 } else { fewer(c.cout) };
+                    treated(k, Treated { cin, cout, ..Treated::identity(c) })
+                }
+                _ => vec![k.clone()],
+            })
+            .collect();
+        let profile = Profile::load("ascend310p3").unwrap();
+        let (before, after) = (time(&float) + profile.inference_us(), time(&cut) + profile.inference_us());
+        assert!((1.25..=1.6).contains(&(before / after)), "{:.2}", before / after);
+    }
+
+    #[test]
+    fn int4_gains_over_int8_what_the_vendor_says_and_nothing_where_the_chip_does_not() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/latency/resnet50.onnx");
+        let model = Model::load(&path).unwrap();
+        let all = |p| kernels("resnet50", 8, &crate::device::fit::table::everywhere(&model, p));
+        let ratio = time(&all(Precision::Int8)) / time(&all(Precision::Int4));
+        assert!((1.2..=1.6).contains(&ratio), "{ratio:.2}");
+    }
+}
