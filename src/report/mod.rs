@@ -4,6 +4,7 @@
 
 pub mod format;
 pub mod html;
+mod latency;
 pub mod markdown;
 pub mod plot;
 mod table;
