@@ -57,8 +57,8 @@ pub(super) fn sentences(summary: &Summary) -> Vec<String> {
     }
     let Some(error) = &summary.latency_error else {
         return vec![format!(
-            "The profile of {} has no measurements to judge its predictions by: nothing can be said of how far apart two latencies must be to \
-             differ in truth.",
+            "How far apart two latencies must be to differ in truth cannot be said: the profile of {} has no measurements to judge its \
+             predictions by.",
             summary.device
         )];
     };
@@ -83,7 +83,7 @@ fn intervals(summary: &Summary) -> Option<String> {
     let float = between(summary.baseline.latency_interval_ms?);
     let point = words::subject(summary).and_then(|p| Some((p.trial, between(p.latency_interval_ms?))));
     let point = point.map(|(trial, interval)| format!(", trial {trial} {interval}")).unwrap_or_default();
-    Some(format!("Nine in ten measurements lie as near as this to a prediction by itself: float model {float}{point}."))
+    Some(format!("By itself each is known only to an interval that holds nine measurements in ten: float model {float}{point}."))
 }
 
 fn limit_within(summary: &Summary) -> Option<String> {
@@ -105,9 +105,13 @@ fn extrapolated(error: &LatencyError) -> Option<String> {
     (!names.is_empty()).then(|| format!("Extrapolated, as nothing like them was measured: {}.", and(&names)))
 }
 
-/// An interval of latencies: `0.42 … 0.87 ms`.
+/// An interval of latencies: `0.420 … 0.870 ms`, `50.0 µs … 1.20 ms`.
 pub(super) fn between([low, high]: [f64; 2]) -> String {
-    format!("{} … {}", format::millis(low), format::millis(high))
+    let (low, high) = (format::millis(low), format::millis(high));
+    match (low.rsplit_once(' '), high.rsplit_once(' ')) {
+        (Some((number, one)), Some((_, other))) if one == other => format!("{number} … {high}"),
+        _ => format!("{low} … {high}"),
+    }
 }
 
 /// A clause for the headline where a point's gain in latency is within the error.
@@ -180,6 +184,11 @@ mod tests {
         let summary = fixture::unmeasured();
         assert_eq!((sentences(&summary).len(), footnote(&summary)), (1, None));
         assert!(!summary.front.iter().any(is_marked) && !marks_float(&summary));
+    }
+
+    #[test]
+    fn an_interval_names_its_unit_once() {
+        assert_eq!([between([0.42, 0.87]), between([0.05, 1.2])], ["0.420 … 0.870 ms", "50.0 µs … 1.20 ms"]);
     }
 
     #[test]

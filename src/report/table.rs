@@ -313,7 +313,7 @@ pub fn facts(summary: &Summary) -> Table {
         ),
         ("one pass of float", format::duration(cost.baseline_pass_seconds)),
         ("latency model", facts.latency_model.clone()),
-        ("latency errors", summary.latency_error.as_ref().map_or("unknown: nothing was measured".into(), latency::fact)),
+        ("latency errors", summary.latency_error.as_ref().map_or("not in the profile".into(), latency::fact)),
         ("gulliver", facts.version.clone()),
         ("ONNX Runtime", facts.onnxruntime.clone()),
         ("SHA-256 of spec", facts.spec_sha256.clone()),

@@ -296,7 +296,7 @@ fn legend(board: &Board, summary: &Summary, window: &Window) -> Result<()> {
     if summary.front.iter().any(|p| p.drop_low.is_some()) {
         said.push(format!("bar: {} interval of the drop", format::percent(summary.budget.confidence)));
     }
-    said.extend(not_told(summary).map(|(trial, ..)| format!("shaded: not told from {trial} by latency")));
+    said.extend(not_told(summary).map(|(trial, ..)| format!("shaded: latency not told apart from trial {trial}'s")));
     match window.outside {
         0 => {}
         1 => said.push("1 trial lies outside the picture".to_owned()),
@@ -341,7 +341,7 @@ mod tests {
         let (low, high) = (1.23 * 0.49 / 1.13, 1.23 * 0.49 * 1.13);
         let (trial, from, to) = not_told(&fixture::within()).unwrap();
         assert!(trial == 17 && (from - low).abs() < 1e-12 && (to - high).abs() < 1e-12);
-        let band = "shaded: not told from 17 by latency";
+        let band = "shaded: latency not told apart from trial 17";
         assert!(front_svg(&fixture::within()).unwrap().contains(band));
         assert!(!front_svg(&fixture::unmeasured()).unwrap().contains("shaded"));
     }
