@@ -16,6 +16,21 @@ fn study() -> (Bed, Value) {
     (bed, front)
 }
 
+/// Errors of a latency model, as a profile has them.
+const EVIDENCE: &str = "evidence:
+  data: made up
+  date: 2026-11-01
+  rows: 40
+  networks: 8
+  families: 4
+  median_error: 0.1
+  p90_error: 0.3
+  ratio_error: 0.1
+  noise_floor: 0.04
+  factor_90: 1.5
+  seen: {conv: {bytes: [1, 1000000000], macs: [1, 1000000000000]}}
+";
+
 fn points(front: &Value) -> &[Value] {
     let points = front["front"].as_array().unwrap();
     assert!(points.len() >= 2, "a front of {} points shows little", points.len());
@@ -92,8 +107,20 @@ fn every_json_output_is_one_document() {
 }
 
 #[test]
-fn a_report_makes_the_same_front_from_the_journal_alone() {
-    let (bed, mut front) = study();
+fn a_report_makes_the_same_front_from_the_journal_alone_errors_of_latency_included() {
+    let bed = Bed::new();
+    let chip = run(gulliver().args(["device", "show", "ascend310p3"])).ends_with(0).out;
+    let own: String = chip.split_inclusive('\n').take_while(|l| !l.starts_with("evidence:")).collect();
+    let chip = bed.write("chip.yaml", own + EVIDENCE);
+    let bed = bed.with("name: ascend310p3", &format!("name: {}", chip.display()));
+    run(&mut bed.tune("study")).ends_with(0);
+    let mut front = bed.read_json("study/front.json");
+    assert_eq!(front["latency_error"]["ratio_error"], 0.1);
+    for point in points(&front) {
+        let (ms, interval) = (point["latency_ms"].as_f64().unwrap(), &point["latency_interval_ms"]);
+        assert!(interval[0].as_f64().unwrap() < ms && ms < interval[1].as_f64().unwrap(), "{point}");
+        assert!(point["told_from_float"].is_boolean() && point["not_told_apart"].is_array(), "{point}");
+    }
     let names = ["front.json", "report.html", "report.md"].map(|name| bed.path("study").join(name));
     names.iter().for_each(|name| std::fs::remove_file(name).unwrap());
     bed.gulliver(words(&[&"report", &bed.path("study")])).ends_with(0);

@@ -58,7 +58,7 @@ pub struct Prediction {
 }
 
 /// A kernel unlike those that were measured.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Extrapolated {
     /// The kernel's name.
     pub kernel: String,

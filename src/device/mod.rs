@@ -25,7 +25,7 @@ mod work;
 pub use coefficients::Coefficients;
 pub use evidence::Evidence;
 pub use kernel::{Conditions, Kernel, extract, extract_under};
-pub use latency::{KernelTime, Prediction, predict};
+pub use latency::{Extrapolated, KernelTime, Prediction, predict};
 pub use platform::Platform;
 pub use profile::Profile;
 pub use size::deployed_bytes;

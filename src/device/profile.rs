@@ -229,6 +229,10 @@ impl Profile {
         if !factor.is_finite() || factor < 1.0 {
             return Err(format!("factor_90 is {factor}, it must be 1 or more"));
         }
+        let ratio = self.evidence.as_ref().map_or(0.0, |e| e.ratio_error);
+        if !ratio.is_finite() || ratio < 0.0 {
+            return Err(format!("ratio_error is {ratio}, it must be 0 or more"));
+        }
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
 //! Results to render in tests: realistic in their numbers, one for each shape that a result can take.
 
 use crate::precision::Precision::{self, Fp16, Int4, Int8};
-use crate::study::summary::*;
+use crate::study::{summary::*, tell_apart};
 
 /// Every fixture with its name.
-pub fn all() -> [(&'static str, Summary); 7] {
+pub fn all() -> [(&'static str, Summary); 9] {
     [
         ("within", within()),
         ("likely", likely()),
@@ -12,13 +12,15 @@ pub fn all() -> [(&'static str, Summary); 7] {
         ("hopeless", hopeless()),
         ("unlimited", unlimited()),
         ("command", command_metric()),
+        ("barely", barely()),
+        ("unmeasured", unmeasured()),
         ("empty", empty()),
     ]
 }
 
 /// A chosen point within the budget for certain, with a rollback, a size limit and INT4.
 pub fn within() -> Summary {
-    let front = vec![
+    let mut front = vec![
         point(231, 0.0831, 0.0046, 0.37, 0.19),
         point(188, 0.0264, 0.0040, 0.40, 0.22),
         point(342, 0.0129, 0.0036, 0.43, 0.24),
@@ -28,13 +30,21 @@ pub fn within() -> Summary {
         point(64, 0.0012, 0.0020, 0.70, 0.49),
         point(5, -0.0003, 0.0011, 0.82, 0.60),
     ];
+    tell_apart(&mut front, 1.23, ERROR);
     Summary {
         model: "mobilenet_v1_0.5_224.onnx".into(),
         device: "ascend310p3".into(),
         batch: 32,
         metric: "top1".into(),
         samples: 10_000,
-        baseline: Baseline { accuracy: 0.8014, latency_ms: 1.23, normalised_latency_ms: 1.02, bytes: 3_882_357, file_bytes: 7_801_220 },
+        baseline: Baseline {
+            accuracy: 0.8014,
+            latency_ms: 1.23,
+            latency_interval_ms: interval(1.23),
+            normalised_latency_ms: 1.02,
+            bytes: 3_882_357,
+            file_bytes: 7_801_220,
+        },
         budget: Budget { accuracy_drop: Some(0.01), latency_ms: None, bytes: Some(1_500_000), confidence: 0.95 },
         chosen: Some(17),
         verdict: Verdict::Certain,
@@ -50,6 +60,16 @@ pub fn within() -> Summary {
         },
         layers: layers(&front[3]),
         front,
+        latency_error: Some(LatencyError {
+            ratio_error: ERROR,
+            median_error: 0.09,
+            factor_90: 1.4,
+            noise_floor: 0.05,
+            rows: 146,
+            networks: 27,
+            families: 9,
+            extrapolated: Vec::new(),
+        }),
         cloud: cloud(),
         rollback: vec![
             RollbackStep {
@@ -160,6 +180,34 @@ pub fn command_metric() -> Summary {
     summary
 }
 
+/// The chosen point is hardly faster than the float model, and one of its kernels is like none that was measured.
+pub fn barely() -> Summary {
+    let mut summary = unlimited();
+    summary.chosen = Some(5);
+    summary.front[7].latency_ms = 1.23 * 0.93;
+    summary.front[7].latency_interval_ms = interval(1.23 * 0.93);
+    summary.layers = layers(&summary.front[7]);
+    tell_apart(&mut summary.front, 1.23, ERROR);
+    let why = "it moves 12 times the largest that was fitted".into();
+    let error = summary.latency_error.iter_mut();
+    error.for_each(|e| e.extrapolated = vec![crate::device::Extrapolated { kernel: "classifier.dense".into(), why: String::clone(&why) }]);
+    summary
+}
+
+/// A chip that nothing was measured on.
+pub fn unmeasured() -> Summary {
+    let mut summary = within();
+    summary.device = "ascend310b4".into();
+    summary.facts.latency_model = "unknown: nothing was published for this chip".into();
+    summary.latency_error = None;
+    summary.baseline.latency_interval_ms = None;
+    for point in &mut summary.front {
+        (point.latency_interval_ms, point.told_from_float) = (None, None);
+        point.not_told_apart.clear();
+    }
+    summary
+}
+
 /// Stopped right after the float model was measured.
 pub fn empty() -> Summary {
     let mut summary = within();
@@ -180,6 +228,13 @@ pub fn empty() -> Summary {
     summary.layers.clear();
     summary.rollback.clear();
     summary
+}
+
+/// Error of a ratio.
+const ERROR: f64 = 0.13;
+
+fn interval(latency_ms: f64) -> Option<[f64; 2]> {
+    Some([latency_ms / 1.4, latency_ms * 1.4])
 }
 
 type Layer = (&'static str, &'static str, &'static [usize], f64, Precision, f64, Option<usize>);
@@ -210,6 +265,9 @@ fn point(trial: usize, drop: f64, half: f64, latency: f64, size: f64) -> FrontPo
         drop_high: Some(drop + half),
         samples: 10_000,
         latency_ms: 1.23 * latency,
+        latency_interval_ms: interval(1.23 * latency),
+        not_told_apart: Vec::new(),
+        told_from_float: None,
         bytes: (3_882_357.0 * size) as u64,
         predicted_drop: Some(drop * 1.12 + 0.0004),
         finetuned: trial == 342,

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::format::{self, Unit};
 use super::table::{self, Table};
-use super::{notes, words};
+use super::{latency, notes, words};
 use crate::error::{Error, Result};
 use crate::study::summary::{Summary, Verdict};
 
@@ -26,6 +26,8 @@ struct Page<'a> {
     front_svg: &'a str,
     layers_svg: &'a str,
     front: Table,
+    latency: String,
+    footnote: Option<String>,
     layers: Table,
     rollback: Table,
     outcomes: Table,
@@ -65,6 +67,8 @@ pub fn page(summary: &Summary, front_svg: &str, layers_svg: &str) -> Result<Stri
         front_svg,
         layers_svg,
         front: table::front(summary),
+        latency: latency::sentences(summary).join(" "),
+        footnote: latency::footnote(summary),
         layers: table::layers(summary),
         rollback: table::rollback(summary),
         outcomes: table::outcomes(summary),
@@ -91,13 +95,14 @@ fn tiles(summary: &Summary) -> Vec<Tile> {
         Some(interval) => format!("drop {} ({interval})", unit.drop_in_words(point.drop)),
         None => format!("drop {}", unit.drop_in_words(point.drop)),
     };
+    let interval_ms = point.latency_interval_ms.map(|i| format!("; 90 % interval {}", latency::between(i))).unwrap_or_default();
     vec![
         Tile { title: summary.metric.clone(), float: unit.value(base.accuracy), now: unit.value(point.accuracy), change: fall },
         Tile {
             title: "predicted latency".into(),
             float: format::millis(base.latency_ms),
             now: format::millis(point.latency_ms),
-            change: format!("{} of float", format::ratio(point.latency_ms, base.latency_ms)),
+            change: format!("{} of float{interval_ms}", format::ratio(point.latency_ms, base.latency_ms)),
         },
         Tile {
             title: "deployed size".into(),

@@ -2,7 +2,7 @@
 
 use super::format::{self, Unit};
 use super::table::{self, Column, Kind, Table};
-use super::{notes, words};
+use super::{latency, notes, words};
 use crate::study::summary::Summary;
 
 /// The whole report in Markdown, its pictures beside it as `front.svg` and `layers.svg`.
@@ -16,6 +16,8 @@ pub fn page(summary: &Summary) -> String {
     let subject = words::subject(summary).map(|p| p.trial);
     let plan = subject.map_or("The plan".to_owned(), |trial| format!("The plan of trial {trial}"));
     section(&mut parts, "The front", &table::front(summary));
+    let sentences = Some(latency::sentences(summary).join(" ")).filter(|s| !s.is_empty());
+    parts.extend(latency::footnote(summary).into_iter().chain(sentences).map(|s| format!("{}\n", prose(&s))));
     section(&mut parts, &plan, &table::layers(summary));
     if !summary.layers.is_empty() {
         parts.push("![Predicted time of each layer](layers.svg)\n".to_owned());
@@ -49,7 +51,7 @@ pub fn front_table(summary: &Summary) -> String {
     for (i, row) in table.rows.iter().enumerate() {
         text += &line(if table.marked == Some(i) { '*' } else { ' ' }, &mut row.iter());
     }
-    text
+    text + &latency::footnote(summary).map(|f| format!("{f}\n")).unwrap_or_default()
 }
 
 fn tiles(summary: &Summary) -> Option<String> {

@@ -5,6 +5,7 @@
 pub mod fit;
 pub mod format;
 pub mod html;
+mod latency;
 pub mod markdown;
 pub mod plot;
 mod table;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::format::{self, Unit};
-use super::words;
+use super::{latency, words};
 use crate::precision::Precision;
 use crate::study::summary::{FrontPoint, Summary};
 
@@ -45,12 +45,14 @@ pub struct Table {
     pub footer: Option<Vec<String>>,
     /// The row to look at first.
     pub marked: Option<usize>,
+    /// For each row what there is to say of it beside its cells; shorter than the rows where there is nothing.
+    pub hints: Vec<Option<String>>,
 }
 
 impl Table {
     fn new<const N: usize>(columns: [(&str, Kind); N]) -> Self {
         let columns = columns.map(|(title, kind)| Column { title: title.to_owned(), kind }).into();
-        Self { columns, rows: Vec::new(), footer: None, marked: None }
+        Self { columns, rows: Vec::new(), footer: None, marked: None, hints: Vec::new() }
     }
 
     fn push<const N: usize>(&mut self, cells: [String; N]) {
@@ -118,7 +120,7 @@ pub fn front(summary: &Summary) -> Table {
         none(),
         none(),
         format::count(summary.samples as u64),
-        millis(base.latency_ms),
+        latency::marked(millis(base.latency_ms), latency::marks_float(summary)),
         "1.00".into(),
         bytes(base.bytes),
         "1.00".into(),
@@ -137,7 +139,7 @@ pub fn front(summary: &Summary) -> Table {
             unit.interval(point.drop_low, point.drop_high).unwrap_or_default(),
             point.predicted_drop.map(|d| unit.drop(d)).unwrap_or_default(),
             format::count(point.samples as u64),
-            millis(point.latency_ms),
+            latency::marked(millis(point.latency_ms), latency::is_marked(point)),
             format::ratio(point.latency_ms, base.latency_ms),
             bytes(point.bytes),
             format::ratio(point.bytes as f64, base.bytes as f64),
@@ -145,6 +147,7 @@ pub fn front(summary: &Summary) -> Table {
             remark(summary, point, subject),
         ]);
     }
+    table.hints = std::iter::once(None).chain(summary.front.iter().map(latency::hint)).collect();
     table.without_empty_columns()
 }
 
@@ -310,6 +313,7 @@ pub fn facts(summary: &Summary) -> Table {
         ),
         ("one pass of float", format::duration(cost.baseline_pass_seconds)),
         ("latency model", facts.latency_model.clone()),
+        ("latency errors", summary.latency_error.as_ref().map_or("not in the profile".into(), latency::fact)),
         ("gulliver", facts.version.clone()),
         ("ONNX Runtime", facts.onnxruntime.clone()),
         ("SHA-256 of spec", facts.spec_sha256.clone()),

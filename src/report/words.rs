@@ -1,13 +1,14 @@
 //! The sentences of a report: the headline, why the search ended, and the notes that keep the figures honest.
 
 use super::format::{self, Unit};
+use super::latency;
 use crate::precision::Precision;
 use crate::study::summary::{CloudPoint, FrontPoint, Stop, Summary, Verdict};
 
 /// The result in one sentence: the chosen point against the limits, or the nearest miss and what it misses by.
 pub fn headline(summary: &Summary) -> String {
     if let Some(point) = chosen(summary) {
-        return format!("{}{}", figures(summary, point), judged(summary, point));
+        return format!("{}{}{}", figures(summary, point), judged(summary, point), latency::clause(point));
     }
     if summary.verdict != Verdict::Missed {
         let trials = format::counted(summary.cost.trials as u64, "trial");
@@ -16,9 +17,10 @@ pub fn headline(summary: &Summary) -> String {
     if let Some(point) = nearest(summary) {
         let excess = excesses(summary, Some(point.drop), point.latency_ms, point.bytes);
         return format!(
-            "Nothing meets the limits. The nearest is {}: {}",
+            "Nothing meets the limits. The nearest is {}: {}{}",
             uncapitalised(&figures(summary, point)),
-            missed_by(summary, point, &excess)
+            missed_by(summary, point, &excess),
+            latency::clause(point)
         );
     }
     let Some((point, excess)) = nearest_of_cloud(summary) else {

@@ -5,7 +5,8 @@ use std::{path::Path, sync::Arc};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Context, Event, Facts, Fingerprint, Folder, LayerRow, LayerTreatment, Observe, Stop, Summary, folder::Clock, horizon, limits, summarise,
+    Context, Event, Facts, Fingerprint, Folder, Judged, LayerRow, LayerTreatment, Observe, Stop, Summary, folder::Clock, horizon, limits,
+    summarise,
 };
 use crate::{
     compress::{Compressor, Effort, Outline, Store},
@@ -210,6 +211,9 @@ fn summary_of(trials: &[Trial], parts: &Parts<'_>, stop: Stop, clock: Clock, fac
     let rows = |plan: &Plan| layer_rows(compressor, profile, spec.device.batch, plan);
     let plain = compressor.outline_normalised(&Plan::identity(&compressor.layers), spec.device.batch)?;
     let normalised_latency_ms = predict(&extract(&plain.structured.model, &plain.shapes, &plain.precision), profile).latency_ms;
+    let predicted = |plan: &Plan| Ok(predict_plan(compressor, plan, profile, spec.device.batch)?.1);
+    let judge = |evidence| Ok(Judged { evidence, float: predicted(&Plan::identity(&compressor.layers))?, predict: &predicted });
+    let judged = profile.evidence.as_ref().map(judge).transpose()?;
     let file_name = spec.model.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     summarise(
         trials,
@@ -224,6 +228,7 @@ fn summary_of(trials: &[Trial], parts: &Parts<'_>, stop: Stop, clock: Clock, fac
             names: (file_name, profile.name.clone(), spec.device.batch, spec.metric.name().to_string()),
             file_bytes: compressor.original.bytes(),
             normalised_latency_ms,
+            judged,
         },
     )
 }

@@ -7,6 +7,7 @@
 mod bench;
 mod folder;
 mod journal;
+mod latency_error;
 mod run;
 mod sensitivity;
 mod summarise;
@@ -17,6 +18,7 @@ mod tests;
 pub use bench::{Bench, dataset, input_specs, open_folder, summary_of_run};
 pub use folder::{Clock, Folder, write_atomically};
 pub use journal::{Fingerprint, Journal};
+pub use latency_error::{Judged, tell_apart};
 pub use run::{Settings, horizon, limits, run};
 pub use sensitivity::{Distance, Measured, RankCorrelation, Sensitivity, SensitivityRow, sensitivity, spearman};
 pub use summarise::{Context, choose, summarise};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Baseline, Budget, CloudPoint, Facts, FrontPoint, LayerRow, LayerTreatment, RollbackStep, SearchCost, Stop, Summary, Verdict,
-    folder::Clock,
+    folder::Clock, latency_error::Judged,
 };
 use crate::{
     error::{Error, Result},
@@ -37,6 +37,8 @@ pub struct Context<'a> {
     pub file_bytes: u64,
     /// Predicted latency of the float network after the exact rewrites.
     pub normalised_latency_ms: f64,
+    /// How well latencies are known; none where the profile has no evidence.
+    pub judged: Option<Judged<'a>>,
 }
 
 /// The result of a study.
@@ -48,9 +50,10 @@ pub fn summarise(trials: &[Trial], context: &Context<'_>) -> Result<Summary> {
         Some((Origin::Baseline, Some(measured))) => measured,
         _ => return Err(Error::Internal("the journal does not begin with the float model".into())),
     };
-    let baseline = Baseline {
+    let mut baseline = Baseline {
         accuracy: score.accuracy,
         latency_ms: cost.latency_ms,
+        latency_interval_ms: None,
         normalised_latency_ms: context.normalised_latency_ms,
         bytes: cost.bytes,
         file_bytes: context.file_bytes,
@@ -62,10 +65,13 @@ pub fn summarise(trials: &[Trial], context: &Context<'_>) -> Result<Summary> {
         bytes: constraints.size_mb.map(|mb| (mb * 1e6) as u64),
         confidence: constraints.confidence.0,
     };
-    let front = front_points(trials, context)?;
+    let mut front = front_points(trials, context)?;
     let (chosen, verdict) = choose(&front, &budget);
     let shown = chosen.or_else(|| nearest_miss(&front, &budget));
-    let shown = shown.and_then(|t| trials.get(t)).map(|t| context.space.plan(&t.candidate));
+    let plan_of = |trial: usize| trials.get(trial).map(|t| context.space.plan(&t.candidate));
+    let judge = |judged: &Judged<'_>| judged.mark(&mut baseline, &mut front, &plan_of, shown);
+    let latency_error = context.judged.as_ref().map(judge).transpose()?;
+    let shown = shown.and_then(plan_of);
     let layers = shown.map_or_else(|| Ok(Vec::new()), |plan| (context.layers)(&plan))?;
     let counted = |f: fn(&Outcome) -> bool| trials.iter().filter(|t| f(&t.outcome)).count();
     let (model, device, batch, metric) = context.names.clone();
@@ -91,6 +97,7 @@ pub fn summarise(trials: &[Trial], context: &Context<'_>) -> Result<Summary> {
         cloud: cloud(trials, &front),
         rollback: rollback_steps(trials, context, budget.accuracy_drop),
         front,
+        latency_error,
         layers,
         budget,
         facts: context.facts.clone(),
@@ -159,6 +166,9 @@ fn point((trial, score, cost): (&Trial, &Score, &Cost), space: &Space) -> FrontP
         drop_high: score.drop_high,
         samples: score.samples,
         latency_ms: cost.latency_ms,
+        latency_interval_ms: None,
+        not_told_apart: Vec::new(),
+        told_from_float: None,
         bytes: cost.bytes,
         predicted_drop: None,
         finetuned: false,

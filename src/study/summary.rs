@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{precision::Precision, space::Treatment, spec::Method};
+use crate::{device::Extrapolated, precision::Precision, space::Treatment, spec::Method};
 
 /// The whole result. Fractions are fractions (0.01 is 1 %), times are milliseconds unless the name says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub struct Summary {
     pub cost: SearchCost,
     /// Non-dominated points in drop, latency and bytes, by rising latency. The float model is not among them.
     pub front: Vec<FrontPoint>,
+    /// How wrong predicted latencies are; none where the device profile has no measurements to judge them by.
+    #[serde(default)]
+    pub latency_error: Option<LatencyError>,
     /// Trials that are not on the front and have a known cost.
     pub cloud: Vec<CloudPoint>,
     /// Treatments taken back by the rollback, in order.
@@ -50,6 +53,9 @@ pub struct Baseline {
     pub accuracy: f64,
     /// Predicted, FP16.
     pub latency_ms: f64,
+    /// A measurement lies between these nine times in ten; none where nothing can be said.
+    #[serde(default)]
+    pub latency_interval_ms: Option<[f64; 2]>,
     /// Predicted, FP16, after the exact rewrites that every compressed model gets (BatchNorm folded, constants folded): what
     /// of the gain costs no accuracy at all.
     pub normalised_latency_ms: f64,
@@ -148,6 +154,15 @@ pub struct FrontPoint {
     pub samples: usize,
     /// Predicted.
     pub latency_ms: f64,
+    /// A measurement lies between these nine times in ten; none where nothing can be said.
+    #[serde(default)]
+    pub latency_interval_ms: Option<[f64; 2]>,
+    /// Trials of the front whose latency differs from this one's by less than the latency model's error of a ratio.
+    #[serde(default)]
+    pub not_told_apart: Vec<usize>,
+    /// Whether its latency differs from the float model's by more than that error; none where nothing can be said.
+    #[serde(default)]
+    pub told_from_float: Option<bool>,
     /// Deployed bytes.
     pub bytes: u64,
     /// The search's own prediction of the drop, where its strategy makes one.
@@ -156,6 +171,27 @@ pub struct FrontPoint {
     pub finetuned: bool,
     /// Treatment of every layer.
     pub layers: BTreeMap<String, LayerTreatment>,
+}
+
+/// How wrong the latency model's predictions were for networks that it was not fitted to. Errors are fractions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LatencyError {
+    /// Median error of the ratio of two predictions for one network: what counts between points of a front.
+    pub ratio_error: f64,
+    /// Median error of one prediction.
+    pub median_error: f64,
+    /// A measurement lies between prediction / factor and prediction × factor nine times in ten.
+    pub factor_90: f64,
+    /// Median difference between two published values of one point.
+    pub noise_floor: f64,
+    /// Measurements.
+    pub rows: usize,
+    /// Networks among them.
+    pub networks: usize,
+    /// Families of these networks.
+    pub families: usize,
+    /// Kernels of the float model, then of the chosen plan or the nearest miss, that are unlike all that was measured.
+    pub extrapolated: Vec<Extrapolated>,
 }
 
 /// Treatment of one layer, as files show it.

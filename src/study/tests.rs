@@ -468,6 +468,9 @@ mod summarising {
             drop_high: high,
             samples: 1000,
             latency_ms,
+            latency_interval_ms: None,
+            not_told_apart: Vec::new(),
+            told_from_float: None,
             bytes,
             predicted_drop: None,
             finetuned: false,
@@ -565,6 +568,7 @@ mod summarising {
             names: (text(), text(), 1, text()),
             file_bytes: 0,
             normalised_latency_ms: 10.0,
+            judged: None,
         };
         summarise(all, &context)
     }

@@ -24,6 +24,7 @@ pub fn front_svg(summary: &Summary) -> Result<String> {
         let window = Window::around(summary);
         let frame = axes(board, summary, &window)?;
         limits(board, summary, &frame)?;
+        band(board, summary, &frame)?;
         cloud(board, summary, &frame)?;
         drawn(board.draw(&PathElement::new(steps(summary, &frame), BLUE.mix(0.4).stroke_width(2))))?;
         points(board, summary, &frame)?;
@@ -106,6 +107,18 @@ fn limits(board: &Board, summary: &Summary, frame: &Frame) -> Result<()> {
         dashes(board, (x, frame.bottom), (x, frame.top), GREEN.stroke_width(2))?;
     }
     Ok(())
+}
+
+/// The latencies that are not told apart from the subject's, milliseconds.
+fn not_told(summary: &Summary) -> Option<(usize, f64, f64)> {
+    let (point, error) = (words::subject(summary)?, summary.latency_error.as_ref()?);
+    let factor = 1.0 + error.ratio_error;
+    Some((point.trial, point.latency_ms / factor, point.latency_ms * factor)).filter(|(_, low, high)| low < high)
+}
+
+fn band(board: &Board, summary: &Summary, frame: &Frame) -> Result<()> {
+    let Some((_, low, high)) = not_told(summary) else { return Ok(()) };
+    block(board, (frame.x(low), frame.top), (frame.x(high), frame.bottom), VERMILION.mix(0.07).filled())
 }
 
 fn cloud(board: &Board, summary: &Summary, frame: &Frame) -> Result<()> {
@@ -283,6 +296,7 @@ fn legend(board: &Board, summary: &Summary, window: &Window) -> Result<()> {
     if summary.front.iter().any(|p| p.drop_low.is_some()) {
         said.push(format!("bar: {} interval of the drop", format::percent(summary.budget.confidence)));
     }
+    said.extend(not_told(summary).map(|(trial, ..)| format!("shaded: latency not told apart from trial {trial}'s")));
     match window.outside {
         0 => {}
         1 => said.push("1 trial lies outside the picture".to_owned()),
@@ -320,6 +334,16 @@ mod tests {
         assert!(window.y.1 < 4.0, "{:?}", window.y);
         assert!(window.outside > 0);
         assert!(front_svg(&summary).unwrap().contains(&format!("{} trials lie outside the picture", window.outside)));
+    }
+
+    #[test]
+    fn the_chosen_points_band_is_drawn_where_the_error_is_known() {
+        let (low, high) = (1.23 * 0.49 / 1.13, 1.23 * 0.49 * 1.13);
+        let (trial, from, to) = not_told(&fixture::within()).unwrap();
+        assert!(trial == 17 && (from - low).abs() < 1e-12 && (to - high).abs() < 1e-12);
+        let band = "shaded: latency not told apart from trial 17";
+        assert!(front_svg(&fixture::within()).unwrap().contains(band));
+        assert!(!front_svg(&fixture::unmeasured()).unwrap().contains("shaded"));
     }
 
     #[test]
