@@ -20,6 +20,9 @@ pub struct Coefficients {
     pub ddr: f64,
     /// Effective over nominal size of L2.
     pub l2_size: f64,
+    /// DRAM traffic of tensors that go from dense convolutions to dense convolutions, over that of other tensors: ATC's L2 fusion slices such
+    /// chains (`--buffer_optimize=l2_optimize`, its default).
+    pub chained: f64,
     /// Traffic of a move or layout change in pieces smaller than a block of channels, over its bytes.
     pub unaligned: f64,
     /// Traffic of the change of the network's input to the chip's layout, over its bytes.
@@ -43,7 +46,7 @@ pub struct Coefficients {
 }
 
 /// The coefficients by name, with the standard deviation of the logarithm that a fit expects before it has seen data.
-pub const NAMES: [(&str, f64); 17] = [
+pub const NAMES: [(&str, f64); 18] = [
     ("launch_cycles", 0.4),
     ("inference_cycles", 0.6),
     ("cube", 0.15),
@@ -51,6 +54,7 @@ pub const NAMES: [(&str, f64); 17] = [
     ("l2", 0.3),
     ("ddr", 0.2),
     ("l2_size", 0.5),
+    ("chained", 0.3),
     ("unaligned", 0.5),
     ("input", 0.7),
     ("grouped", 0.5),
@@ -74,6 +78,7 @@ impl Coefficients {
             self.l2,
             self.ddr,
             self.l2_size,
+            self.chained,
             self.unaligned,
             self.input,
             self.grouped,
@@ -97,6 +102,7 @@ impl Coefficients {
             l2,
             ddr,
             l2_size,
+            chained,
             unaligned,
             input,
             grouped,
@@ -116,6 +122,7 @@ impl Coefficients {
             l2,
             ddr,
             l2_size,
+            chained,
             unaligned,
             input,
             grouped,

@@ -162,6 +162,8 @@ pub struct Traffic {
     pub bits: u64,
     /// Bytes the chip has moved since the tensor was last touched; `u64::MAX` if it comes from outside, as weights do.
     pub distance: u64,
+    /// Whether dense convolutions make it and only dense convolutions read it.
+    pub chained: bool,
 }
 
 /// One launch.
@@ -246,7 +248,7 @@ pub fn extract_under(model: &Model, shapes: &Shapes, precision: &BTreeMap<String
         let mut draft = draft(&view, first, &inside, precision, conditions);
         if let Some(input) = image.filter(|_| conditions.aipp && image_input) {
             draft.inputs.retain(|(v, _)| *v != input);
-            draft.kernel.reads.push(Traffic { bytes: view.shapes.elements(input).unwrap_or(0) as u64, bits: 8, distance: u64::MAX });
+            draft.kernel.reads.push(Traffic { bytes: view.shapes.elements(input).unwrap_or(0) as u64, bits: 8, distance: u64::MAX, chained: false });
         }
         if let Some(cube) = draft.kernel.cube.as_mut().filter(|c| image_input && conditions.small_channel && c.groups == 1 && c.cin <= 4) {
             (cube.taps, cube.cin) = (1, cube.taps * 4);
@@ -381,7 +383,7 @@ fn transform<'m>(view: &View<'m>, input: &'m str) -> Draft<'m> {
         cube: None,
         vector: Vector::default(),
         access: Access::Input,
-        reads: vec![Traffic { bytes: view.shapes.elements(input).unwrap_or(0) as u64 * 2, bits: 16, distance: u64::MAX }],
+        reads: vec![Traffic { bytes: view.shapes.elements(input).unwrap_or(0) as u64 * 2, bits: 16, distance: u64::MAX, chained: false }],
         writes: Vec::new(),
     };
     Draft { kernel, inputs: Vec::new(), outputs: vec![input], quantizes: false }

@@ -154,6 +154,7 @@ pub fn parts(kernel: &Kernel, profile: &Profile) -> Parts {
         Access::Input => c.input,
     };
     let bytes = |t: &Traffic| bytes(t, kernel.precision, profile);
+    let left = |t: &Traffic| if t.chained { c.chained } else { 1.0 };
     let held = profile.l2_bytes as f64 * c.l2_size;
     let (mut weights, mut inputs, mut outside) = (0.0, 0.0, 0.0);
     for tensor in &kernel.reads {
@@ -163,10 +164,10 @@ pub fn parts(kernel: &Kernel, profile: &Profile) -> Parts {
         } else {
             inputs += size
         }
-        outside += size * missing(tensor.distance, size, held);
+        outside += size * missing(tensor.distance, size, held) * left(tensor);
     }
     let outputs: f64 = kernel.writes.iter().map(bytes).sum();
-    outside += kernel.writes.iter().map(bytes).map(|size| size * missing(0, size, held)).sum::<f64>();
+    outside += kernel.writes.iter().map(|t| bytes(t) * missing(0, bytes(t), held) * left(t)).sum::<f64>();
     let l2_rate = profile.l2_bytes_per_cycle * profile.cube_freq_mhz * c.l2 / moved;
     let cube_rate = profile.cube_freq_mhz * c.cube / slower;
     let (cube, l2) = match &kernel.cube {
@@ -313,7 +314,7 @@ mod tests {
             cube: None,
             vector: crate::device::kernel::Vector::default(),
             access: Access::Blocks,
-            reads: vec![Traffic { bytes, bits: 16, distance }],
+            reads: vec![Traffic { bytes, bits: 16, distance, chained: false }],
             writes: vec![],
         }
     }

@@ -17,6 +17,7 @@ pub(super) fn settle(view: &View, drafts: Vec<Draft>) -> Vec<Kernel> {
             list.push(*precision);
         }
     }
+    let chained = chains(&drafts);
     let mut ready: HashSet<(&str, Precision)> = HashSet::new();
     let mut touched: HashMap<&str, u64> = HashMap::new();
     let mut moved = 0u64;
@@ -24,8 +25,8 @@ pub(super) fn settle(view: &View, drafts: Vec<Draft>) -> Vec<Kernel> {
     for Draft { mut kernel, inputs, outputs, quantizes } in drafts {
         for &(value, precision) in inputs.iter().filter(|(_, p)| *p != Precision::Fp16) {
             if ready.insert((value, precision)) {
-                let half = traffic(view, value, Precision::Fp16, distance(&touched, value, moved));
-                let out = traffic(view, value, precision, 0);
+                let half = Traffic { distance: distance(&touched, value, moved), ..traffic(view, value, Precision::Fp16, &chained) };
+                let out = traffic(view, value, precision, &chained);
                 let quantize = Kernel {
                     name: format!("{value}.quant.{precision}"),
                     op: Op::Quantize,
@@ -43,16 +44,16 @@ pub(super) fn settle(view: &View, drafts: Vec<Draft>) -> Vec<Kernel> {
                 kernels.push(quantize);
             }
         }
-        kernel.reads.extend(inputs.iter().map(|&(v, p)| traffic(view, v, p, distance(&touched, v, moved))));
+        kernel.reads.extend(inputs.iter().map(|&(v, p)| Traffic { distance: distance(&touched, v, moved), ..traffic(view, v, p, &chained) }));
         for &value in &outputs {
             let list = wanted.get(value).map_or(&[][..], Vec::as_slice);
             let integers = list.iter().copied().filter(|&p| quantizes && p != Precision::Fp16);
             for precision in integers.clone() {
                 ready.insert((value, precision));
-                kernel.writes.push(traffic(view, value, precision, 0));
+                kernel.writes.push(traffic(view, value, precision, &chained));
             }
             if integers.count() == 0 || list.contains(&Precision::Fp16) || view.is_output(value) {
-                kernel.writes.push(traffic(view, value, Precision::Fp16, 0));
+                kernel.writes.push(traffic(view, value, Precision::Fp16, &chained));
             }
         }
         moved = moved.saturating_add(kernel.bytes());
@@ -62,16 +63,24 @@ pub(super) fn settle(view: &View, drafts: Vec<Draft>) -> Vec<Kernel> {
     kernels
 }
 
+/// Values that dense convolutions make and only dense convolutions read.
+fn chains<'m>(drafts: &[Draft<'m>]) -> HashSet<&'m str> {
+    let dense = |d: &&Draft| d.kernel.op == Op::Conv;
+    let made = drafts.iter().filter(dense).flat_map(|d| d.outputs.iter().copied());
+    let broken: HashSet<&str> = drafts.iter().filter(|d| !dense(d)).flat_map(|d| d.inputs.iter().map(|i| i.0)).collect();
+    made.filter(|v| !broken.contains(v)).collect()
+}
+
 fn distance(touched: &HashMap<&str, u64>, value: &str, moved: u64) -> u64 {
     touched.get(value).map_or(u64::MAX, |at| moved - at)
 }
 
-fn traffic(view: &View, value: &str, precision: Precision, distance: u64) -> Traffic {
+fn traffic(view: &View, value: &str, precision: Precision, chained: &HashSet<&str>) -> Traffic {
     let dims = view.shapes.dims(value).unwrap_or(&[0]);
     let bits = u64::from(precision.weight_bits());
     let mut elements = dims.iter().map(|&d| d as u64).fold(1, u64::saturating_mul);
     if let ([_, c, _, ..], true) = (dims, dims.len() >= 4) {
         elements = (elements / (*c as u64).max(1)).saturating_mul(pad(*c as u64, 256 / bits));
     }
-    Traffic { bytes: elements.saturating_mul(bits).div_ceil(8), bits, distance }
+    Traffic { bytes: elements.saturating_mul(bits).div_ceil(8), bits, distance: 0, chained: chained.contains(value) }
 }

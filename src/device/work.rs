@@ -81,5 +81,5 @@ pub(super) fn weight_traffic(cube: &Cube, op: Op, precision: Precision) -> Traff
         (_, groups) => [groups, cube.taps, cube.cin, cube.cout],
     };
     let elements = sizes.iter().fold(bits, |n, &d| n.saturating_mul(d));
-    Traffic { bytes: elements.div_ceil(8), bits, distance: u64::MAX }
+    Traffic { bytes: elements.div_ceil(8), bits, distance: u64::MAX, chained: false }
 }

@@ -57,7 +57,7 @@ pub(super) fn kernel(name: &str) -> Kernel {
 
 /// A kernel that writes `elements` of 16 bits.
 fn sized(op: Op, nodes: &[&str], elements: u64) -> Kernel {
-    let writes = vec![Traffic { bytes: elements * 2, bits: 16, distance: 0 }];
+    let writes = vec![Traffic { bytes: elements * 2, bits: 16, distance: 0, chained: false }];
     Kernel { op, nodes: nodes.iter().map(|n| n.to_string()).collect(), writes, ..kernel(nodes.first().unwrap_or(&"x.form")) }
 }
 
