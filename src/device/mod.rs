@@ -2,11 +2,15 @@
 //!
 //! * [`profile`]: the chips, as YAML a user can copy and change; [`kernel`]: what runs as one launch after ATC's fusion
 //!   (`fuse` says what joins, `work` and `traffic` how much there is to do); [`latency`]: the time of each kernel; [`size`]: bytes of the deployed model.
+//! * [`breakdown`]: a prediction by kind of kernel; [`compare`]: where the time went between two; [`anchor`]: what a measurement of the user's does to one.
 //! * [`platform`]: a chip's file of CANN, and the profile that comes of it.
 //!
 //! The seam is `extract` then `predict`: kernels depend on the network alone, their times on the profile.
 
+pub mod anchor;
+pub mod breakdown;
 pub mod coefficients;
+pub mod compare;
 pub mod evidence;
 pub mod fit;
 mod fuse;
@@ -18,7 +22,10 @@ pub mod size;
 mod traffic;
 mod work;
 
+pub use anchor::Anchor;
+pub use breakdown::{Kind, by_kind};
 pub use coefficients::Coefficients;
+pub use compare::{Comparison, compare};
 pub use evidence::Evidence;
 pub use kernel::{Conditions, Kernel, extract, extract_under};
 pub use latency::{KernelTime, Prediction, predict};
