@@ -81,7 +81,6 @@ pub fn compare(this: &Prediction, other: &Prediction, evidence: Option<&Evidence
     let ratio = this.latency_ms / other.latency_ms;
     // The error of a ratio is that of two predictions for one network; of two networks both err on their own.
     let ratio_error = evidence.map(|e| if common < 0.5 { e.median_error * SQRT_2 } else { e.ratio_error });
-    let apart = ratio.max(1.0 / ratio);
     let verdict = ratio_error.map_or(Verdict::Unknown, |error| match ratio.max(1.0 / ratio) {
         apart if apart <= 1.0 + error => Verdict::NotToldApart,
         apart if apart <= nine_in_ten(error) => Verdict::Likely,

@@ -4,9 +4,11 @@ mod canvas;
 mod front;
 mod label;
 mod layers;
+mod roofline;
 mod sensitivity;
 mod window;
 
 pub use front::front_svg;
 pub use layers::layers_svg;
+pub use roofline::{Roofline, RooflinePoint, roofline_svg};
 pub use sensitivity::sensitivity_svg;

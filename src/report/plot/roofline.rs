@@ -1,0 +1,289 @@
+//! A roofline: what each kernel reaches of the chip's cube and of its memories, after Williams, Waterman and Patterson (2009).
+//!
+//! Bytes are those of the tensors that a kernel reads and writes, wherever they lie: under the DRAM roof a kernel may have fetched all of
+//! them from DRAM; above it, L2 held some.
+
+use plotters::prelude::*;
+
+use super::{
+    canvas::{
+        Align, BLUE, Board, GREEN, INK, LINE, ORANGE, PALE, PURPLE, SOFT, Spot, TEAL, VERMILION, dot, draw, drawn, line, text, width,
+    },
+    label::{Dress, Labels},
+};
+use crate::{device::kernel::Op, error::Result, precision::Precision, report::format};
+
+const SIZE: (i32, i32) = (960, 600);
+/// Left, top, right and bottom of the plane.
+const FRAME: (i32, i32, i32, i32) = (78, 88, 936, 540);
+/// How many kernels are named.
+const NAMED: usize = 6;
+
+/// Kernels under the roofs of a chip.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Roofline {
+    /// What is shown.
+    pub title: String,
+    /// Peak of the cube in each precision in use, 1e12 multiply-adds a second.
+    pub cube_tmac: Vec<(Precision, f64)>,
+    /// Bandwidth of the DRAM, 1e9 bytes a second.
+    pub dram_gb_per_s: f64,
+    /// Bandwidth between L2 and all cores, 1e9 bytes a second.
+    pub l2_gb_per_s: f64,
+    /// Kernels with multiply-adds.
+    pub points: Vec<RooflinePoint>,
+    /// Kernels without: how many, and their time, µs.
+    pub without: (usize, f64),
+    /// Time of the inference, µs.
+    pub whole_us: f64,
+}
+
+/// A kernel with multiply-adds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RooflinePoint {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub op: Op,
+    /// Multiply-adds, above 0.
+    pub macs: f64,
+    /// Bytes read and written, above 0.
+    pub bytes: f64,
+    /// Its time, µs, launch included.
+    pub us: f64,
+}
+
+impl RooflinePoint {
+    /// Multiply-adds a byte.
+    fn intensity(&self) -> f64 {
+        self.macs / self.bytes
+    }
+
+    /// 1e12 multiply-adds a second.
+    fn tmac(&self) -> f64 {
+        self.macs / self.us * 1e-6
+    }
+
+    fn is_finite(&self) -> bool {
+        [self.intensity(), self.tmac()].iter().all(|v| v.is_finite() && *v > 0.0)
+    }
+}
+
+/// Dots whose area is their share of the time, on logarithmic axes, as SVG text.
+///
+/// # Errors
+/// [`crate::Error::Internal`] if the drawing library fails, which it has no reason to.
+pub fn roofline_svg(found: &Roofline) -> Result<String> {
+    let mut points: Vec<&RooflinePoint> = found.points.iter().filter(|p| p.is_finite()).collect();
+    points.sort_by(|a, b| b.us.total_cmp(&a.us));
+    draw((SIZE.0 as u32, SIZE.1 as u32), |board| {
+        text(board, &format::shortened(&found.title, 90), (16, 22), Align::Left, 15.0, INK, true)?;
+        if points.is_empty() {
+            return text(board, "no kernel has multiply-adds", (SIZE.0 / 2, SIZE.1 / 2), Align::Middle, 14.0, SOFT, false);
+        }
+        let plane = Plane::around(found, &points);
+        plane.draw(board)?;
+        let mut labels = Labels::within((FRAME.0 + 4, FRAME.1 + 4, FRAME.2 - 4, FRAME.3 - 4));
+        let radius = |p: &RooflinePoint| ((p.us / found.whole_us.max(f64::MIN_POSITIVE)).sqrt() * 42.0).clamp(3.0, 20.0).round() as i32;
+        for point in &points {
+            let ((x, y), r) = (plane.spot(point.intensity(), point.tmac()), radius(point));
+            labels.take((x - r, y - r, x + r, y + r));
+        }
+        roofs(board, found, &plane, &mut labels)?;
+        for point in &points {
+            let (spot, r) = (plane.spot(point.intensity(), point.tmac()), radius(point));
+            dot(board, spot, r + 1, WHITE.filled())?;
+            dot(board, spot, r, color(point.op).mix(0.72).filled())?;
+        }
+        for point in points.iter().take(NAMED) {
+            let words = format!("{} {}", format::shortened(&point.name, 30), format::micros(point.us));
+            let (spot, dress) = (plane.spot(point.intensity(), point.tmac()), Dress { pixels: 11.5, color: INK, bold: false });
+            if !labels.around(board, &words, spot, radius(point), dress)? {
+                labels.called_out(board, &words, spot, radius(point), dress)?;
+            }
+        }
+        legend(board, found, &points)
+    })
+}
+
+/// The colour of a kind.
+fn color(op: Op) -> RGBColor {
+    match op {
+        Op::Conv => BLUE,
+        Op::GroupConv => TEAL,
+        Op::DepthwiseConv => ORANGE,
+        Op::ConvTranspose => PURPLE,
+        Op::MatMul => GREEN,
+        _ => VERMILION,
+    }
+}
+
+/// Logarithmic axes: multiply-adds a byte to the right, 1e12 multiply-adds a second upwards.
+struct Plane {
+    x: (f64, f64),
+    y: (f64, f64),
+}
+
+impl Plane {
+    /// The plane that holds the points, the roofs above them and where these meet.
+    fn around(found: &Roofline, points: &[&RooflinePoint]) -> Self {
+        let peak = found.cube_tmac.iter().map(|(_, t)| *t).fold(0.0, f64::max);
+        let meet = peak * 1e3 / found.dram_gb_per_s;
+        let span = |values: Vec<f64>, below: f64, above: f64| {
+            let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+            let most = values.iter().copied().fold(0.0, f64::max);
+            ((least / below).log10(), (most * above).log10())
+        };
+        let x = span(points.iter().map(|p| p.intensity()).chain([meet]).collect(), 1.6, 2.0);
+        let y = span(points.iter().map(|p| p.tmac()).chain([peak]).collect(), 1.6, 1.5);
+        Self { x, y }
+    }
+
+    fn spot(&self, intensity: f64, tmac: f64) -> Spot {
+        let at = |value: f64, (from, to): (f64, f64)| ((value.log10() - from) / (to - from)).clamp(0.0, 1.0);
+        let (left, top, right, bottom) = FRAME;
+        let x = left + (at(intensity, self.x) * f64::from(right - left)).round() as i32;
+        (x, bottom - (at(tmac, self.y) * f64::from(bottom - top)).round() as i32)
+    }
+
+    /// Grid lines at 1, 2 and 5 times powers of ten, labels where they do not crowd.
+    fn draw(&self, board: &Board) -> Result<()> {
+        let (left, top, right, bottom) = FRAME;
+        let ticks = |(from, to): (f64, f64)| {
+            let powers = from.floor() as i32..=to.floor() as i32;
+            let each = powers.flat_map(|p| [1.0, 2.0, 5.0].map(|digit| (digit, digit * 10f64.powi(p))));
+            each.filter(move |(_, v)| (from..=to).contains(&v.log10())).collect::<Vec<(f64, f64)>>()
+        };
+        let label = |value: f64| format::trimmed(&format::significant(value, 1));
+        let shown = |digit: f64, (from, to): (f64, f64)| digit == 1.0 || to - from < 3.2;
+        for (digit, value) in ticks(self.x) {
+            let (x, _) = self.spot(value, 1.0);
+            line(board, (x, top), (x, bottom), if digit == 1.0 { LINE.mix(1.0) } else { LINE.mix(0.5) })?;
+            if shown(digit, self.x) {
+                text(board, &label(value), (x, bottom + 13), Align::Middle, 12.0, SOFT, false)?;
+            }
+        }
+        for (digit, value) in ticks(self.y) {
+            let (_, y) = self.spot(1.0, value);
+            line(board, (left, y), (right, y), if digit == 1.0 { LINE.mix(1.0) } else { LINE.mix(0.5) })?;
+            if shown(digit, self.y) {
+                text(board, &label(value), (left - 8, y), Align::Right, 12.0, SOFT, false)?;
+            }
+        }
+        line(board, (left, bottom), (right, bottom), PALE)?;
+        line(board, (left, top), (left, bottom), PALE)?;
+        let middle = ((left + right) / 2, bottom + 36);
+        text(board, "multiply-adds per byte read and written", middle, Align::Middle, 13.0, INK, false)?;
+        text(board, "predicted, 10¹² multiply-adds a second", (left - 62, top - 20), Align::Left, 13.0, INK, false)
+    }
+
+    /// Where a memory's roof enters the plane and where it leaves it or meets the cube's highest.
+    fn slope(&self, gb_per_s: f64, peak: f64) -> (f64, f64) {
+        let to_tmac = gb_per_s / 1e3;
+        let from = 10f64.powf(self.x.0).max(10f64.powf(self.y.0) / to_tmac);
+        (from, (peak / to_tmac).min(10f64.powf(self.x.1)))
+    }
+}
+
+fn roofs(board: &Board, found: &Roofline, plane: &Plane, labels: &mut Labels) -> Result<()> {
+    let peak = found.cube_tmac.iter().map(|(_, t)| *t).fold(0.0, f64::max);
+    let dress = Dress { pixels: 12.0, color: SOFT, bold: true };
+    let (left, _, right, _) = FRAME;
+    for (precision, tmac) in &found.cube_tmac {
+        let from = plane.spot(tmac * 1e3 / found.l2_gb_per_s, *tmac).0.max(left);
+        let (_, y) = plane.spot(1.0, *tmac);
+        line(board, (from, y), (right, y), SOFT.stroke_width(2))?;
+        labels.take((from, y - 2, right, y + 2));
+        let words = format!("cube, {precision}: {}", format::significant(*tmac, 3));
+        let places = [((right - 8, y - 11), Align::Right), ((right - 8, y + 12), Align::Right), ((from + 8, y - 11), Align::Left)];
+        labels.first_free(board, &words, &places, dress)?;
+    }
+    for (name, rate, dashed) in [("DRAM", found.dram_gb_per_s, false), ("L2", found.l2_gb_per_s, true)] {
+        let (from, to) = plane.slope(rate, peak);
+        if from >= to {
+            continue;
+        }
+        let at = |share: f64| {
+            let x = from * (to / from).powf(share);
+            plane.spot(x, x * rate / 1e3)
+        };
+        let steps = 60;
+        for step in (0..steps).filter(|step| !dashed || step % 2 == 0) {
+            let (a, b) = (at(f64::from(step) / f64::from(steps)), at(f64::from(step + 1) / f64::from(steps)));
+            drawn(board.draw(&PathElement::new([a, b], SOFT.stroke_width(2))))?;
+        }
+        for share in 0..=steps * 2 {
+            let (x, y) = at(f64::from(share) / f64::from(steps * 2));
+            labels.take((x - 3, y - 3, x + 3, y + 3));
+        }
+        let words = format!("{name}, {} GB/s", format::count(rate.round() as u64));
+        let places: Vec<(Spot, Align)> = [0.12, 0.3, 0.5, 0.7, 0.02, 0.9]
+            .into_iter()
+            .flat_map(|share| {
+                let (x, y) = at(share);
+                [((x - 8, y - 10), Align::Right), ((x + 8, y + 12), Align::Left)]
+            })
+            .collect();
+        labels.first_free(board, &words, &places, dress)?;
+    }
+    Ok(())
+}
+
+fn legend(board: &Board, found: &Roofline, points: &[&RooflinePoint]) -> Result<()> {
+    let mut left = 16;
+    for op in [Op::Conv, Op::GroupConv, Op::DepthwiseConv, Op::ConvTranspose, Op::MatMul, Op::Other] {
+        if points.iter().any(|p| p.op == op) {
+            dot(board, (left + 6, 44), 6, color(op).mix(0.72).filled())?;
+            text(board, op.words(), (left + 18, 44), Align::Left, 12.0, SOFT, false)?;
+            left += width(op.words(), 12.0) + 34;
+        }
+    }
+    let words = match found.without {
+        (0, _) => "area: share of the time".to_owned(),
+        (n, us) => {
+            let share = format::percent((us / found.whole_us * 100.0).round() / 100.0);
+            format!("area: share of the time; {} without multiply-adds ({share} of it) not shown", format::counted(n as u64, "kernel"))
+        }
+    };
+    text(board, &words, (SIZE.0 - 16, 44), Align::Right, 12.0, SOFT, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(name: &str, op: Op, macs: f64, bytes: f64, us: f64) -> RooflinePoint {
+        RooflinePoint { name: name.into(), op, macs, bytes, us }
+    }
+
+    fn chart(points: Vec<RooflinePoint>) -> Roofline {
+        Roofline {
+            title: "net.onnx on chip, batch 8".into(),
+            cube_tmac: vec![(Precision::Fp16, 35.0), (Precision::Int8, 70.0)],
+            dram_gb_per_s: 200.0,
+            l2_gb_per_s: 1000.0,
+            points,
+            without: (3, 25.0),
+            whole_us: 100.0,
+        }
+    }
+
+    #[test]
+    fn roofs_kinds_and_the_longest_kernels_are_named() {
+        let many = (1..=9).map(|i| point(&format!("conv{i}"), Op::Conv, 1e9, 1e6 * f64::from(i), 40.0 + 5.0 * f64::from(i)));
+        let svg = roofline_svg(&chart(many.chain([point("fc", Op::MatMul, 1e6, 1e6, 9.0)]).collect())).unwrap();
+        for words in ["cube, fp16: 35.0", "cube, int8: 70.0", "DRAM, 200 GB/s", "L2, 1,000 GB/s", "matrix product", "conv9", "conv4"] {
+            assert!(svg.contains(words), "{words}");
+        }
+        assert!(!svg.contains("conv3") && svg.contains("3 kernels without multiply-adds (25 % of it) not shown"));
+    }
+
+    #[test]
+    fn a_network_without_products_says_so_and_odd_figures_are_left_out() {
+        assert!(roofline_svg(&chart(vec![])).unwrap().contains("no kernel has multiply-adds"));
+        let odd =
+            vec![point("none", Op::Conv, 0.0, 1.0, 1.0), point("nan", Op::Conv, 1e9, 1e6, f64::NAN), point("a", Op::Conv, 1e9, 1e6, 90.0)];
+        let svg = roofline_svg(&chart(odd)).unwrap();
+        assert!(!svg.contains("NaN") && !svg.contains("none"));
+    }
+}
