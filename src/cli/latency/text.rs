@@ -16,7 +16,7 @@ use crate::{
 /// Rows of a table where not all are asked for.
 const ROWS: usize = 20;
 /// Characters of a name where not all are asked for.
-const NAME: usize = 44;
+const NAME: usize = 60;
 /// Reasons of extrapolation shown, and kernels named for each.
 const REASONS: (usize, usize) = (5, 3);
 

@@ -6,9 +6,7 @@
 use plotters::prelude::*;
 
 use super::{
-    canvas::{
-        Align, BLUE, Board, GREEN, INK, LINE, ORANGE, PALE, PURPLE, SOFT, Spot, TEAL, VERMILION, dot, draw, drawn, line, text, width,
-    },
+    canvas::{Align, BLUE, Board, GREEN, INK, LINE, ORANGE, PALE, PURPLE, SOFT, Spot, TEAL, VERMILION, dot, draw, line, text, width},
     label::{Dress, Labels},
 };
 use crate::{device::kernel::Op, error::Result, precision::Precision, report::format};
@@ -16,8 +14,10 @@ use crate::{device::kernel::Op, error::Result, precision::Precision, report::for
 const SIZE: (i32, i32) = (960, 600);
 /// Left, top, right and bottom of the plane.
 const FRAME: (i32, i32, i32, i32) = (78, 88, 936, 540);
-/// How many kernels are named.
-const NAMED: usize = 6;
+/// How many kernels are named, and how far these stand apart at least, pixels.
+const NAMED: (usize, i32) = (6, 16);
+/// Share of the points' time that sets the plane; the tiny kernels that are left may lie below it.
+const PLANE_SHARE: f64 = 0.98;
 
 /// Kernels under the roofs of a chip.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,27 +82,32 @@ pub fn roofline_svg(found: &Roofline) -> Result<String> {
             return text(board, "no kernel has multiply-adds", (SIZE.0 / 2, SIZE.1 / 2), Align::Middle, 14.0, SOFT, false);
         }
         let plane = Plane::around(found, &points);
+        let all = points.len();
+        points.retain(|p| p.tmac().log10() >= plane.y.0);
         plane.draw(board)?;
         let mut labels = Labels::within((FRAME.0 + 4, FRAME.1 + 4, FRAME.2 - 4, FRAME.3 - 4));
         let radius = |p: &RooflinePoint| ((p.us / found.whole_us.max(f64::MIN_POSITIVE)).sqrt() * 42.0).clamp(3.0, 20.0).round() as i32;
-        for point in &points {
-            let ((x, y), r) = (plane.spot(point.intensity(), point.tmac()), radius(point));
-            labels.take((x - r, y - r, x + r, y + r));
-        }
+        let spots: Vec<(Spot, i32)> = points.iter().map(|p| (plane.spot(p.intensity(), p.tmac()), radius(p))).collect();
+        spots.iter().for_each(|((x, y), r)| labels.take((x - r, y - r, x + r, y + r)));
         roofs(board, found, &plane, &mut labels)?;
-        for point in &points {
-            let (spot, r) = (plane.spot(point.intensity(), point.tmac()), radius(point));
-            dot(board, spot, r + 1, WHITE.filled())?;
-            dot(board, spot, r, color(point.op).mix(0.72).filled())?;
+        for (point, (spot, r)) in points.iter().zip(&spots) {
+            dot(board, *spot, r + 1, WHITE.filled())?;
+            dot(board, *spot, *r, color(point.op).mix(0.72).filled())?;
         }
-        for point in points.iter().take(NAMED) {
-            let words = format!("{} {}", format::shortened(&point.name, 30), format::micros(point.us));
-            let (spot, dress) = (plane.spot(point.intensity(), point.tmac()), Dress { pixels: 11.5, color: INK, bold: false });
-            if !labels.around(board, &words, spot, radius(point), dress)? {
-                labels.called_out(board, &words, spot, radius(point), dress)?;
+        let mut named: Vec<Spot> = Vec::new();
+        for (point, &(spot, r)) in points.iter().zip(&spots) {
+            let near = |other: &Spot| (other.0 - spot.0).abs().max((other.1 - spot.1).abs()) < NAMED.1;
+            if named.len() == NAMED.0 || named.iter().any(near) {
+                continue;
+            }
+            named.push(spot);
+            let words = format!("{} {}", format::shortened(&point.name, 36), format::micros(point.us));
+            let dress = Dress { pixels: 11.5, color: INK, bold: false };
+            if !labels.around(board, &words, spot, r, dress)? {
+                labels.called_out(board, &words, spot, r, dress)?;
             }
         }
-        legend(board, found, &points)
+        legend(board, found, &points, all - points.len())
     })
 }
 
@@ -125,17 +130,27 @@ struct Plane {
 }
 
 impl Plane {
-    /// The plane that holds the points, the roofs above them and where these meet.
+    /// The plane that holds the points, the longest first, the roofs above them and where these meet.
     fn around(found: &Roofline, points: &[&RooflinePoint]) -> Self {
         let peak = found.cube_tmac.iter().map(|(_, t)| *t).fold(0.0, f64::max);
         let meet = peak * 1e3 / found.dram_gb_per_s;
-        let span = |values: Vec<f64>, below: f64, above: f64| {
-            let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-            let most = values.iter().copied().fold(0.0, f64::max);
-            ((least / below).log10(), (most * above).log10())
+        let span = |values: &mut dyn Iterator<Item = f64>| {
+            let (least, most) = values.map(f64::log10).fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+            let margin = 0.06 * (most - least).max(1.0);
+            (least - margin, most + margin)
         };
-        let x = span(points.iter().map(|p| p.intensity()).chain([meet]).collect(), 1.6, 2.0);
-        let y = span(points.iter().map(|p| p.tmac()).chain([peak]).collect(), 1.6, 1.5);
+        let whole: f64 = points.iter().map(|p| p.us).sum();
+        let mut sum = 0.0;
+        let main: Vec<&&RooflinePoint> = points
+            .iter()
+            .take_while(|p| {
+                let before = sum;
+                sum += p.us;
+                before <= PLANE_SHARE * whole
+            })
+            .collect();
+        let x = span(&mut points.iter().map(|p| p.intensity()).chain([meet]));
+        let y = span(&mut main.iter().map(|p| p.tmac()).chain([peak]));
         Self { x, y }
     }
 
@@ -189,16 +204,22 @@ fn roofs(board: &Board, found: &Roofline, plane: &Plane, labels: &mut Labels) ->
     let peak = found.cube_tmac.iter().map(|(_, t)| *t).fold(0.0, f64::max);
     let dress = Dress { pixels: 12.0, color: SOFT, bold: true };
     let (left, _, right, _) = FRAME;
-    for (precision, tmac) in &found.cube_tmac {
-        let from = plane.spot(tmac * 1e3 / found.l2_gb_per_s, *tmac).0.max(left);
-        let (_, y) = plane.spot(1.0, *tmac);
+    let level = |tmac: f64| (plane.spot(tmac * 1e3 / found.l2_gb_per_s, tmac).0.max(left), plane.spot(1.0, tmac).1);
+    for (_, tmac) in &found.cube_tmac {
+        let (from, y) = level(*tmac);
         line(board, (from, y), (right, y), SOFT.stroke_width(2))?;
         labels.take((from, y - 2, right, y + 2));
+    }
+    for (precision, tmac) in &found.cube_tmac {
+        let (from, y) = level(*tmac);
         let words = format!("cube, {precision}: {}", format::significant(*tmac, 3));
-        let places = [((right - 8, y - 11), Align::Right), ((right - 8, y + 12), Align::Right), ((from + 8, y - 11), Align::Left)];
+        let (above, below) = (y - 11, y + 12);
+        let right = [((right - 8, above), Align::Right), ((right - 8, below), Align::Right)];
+        let left = [((from - 8, y - 4), Align::Right), ((from + 8, below), Align::Left)];
+        let places = if *tmac == peak { [right, left].concat() } else { [[right[1], right[0]], left].concat() };
         labels.first_free(board, &words, &places, dress)?;
     }
-    for (name, rate, dashed) in [("DRAM", found.dram_gb_per_s, false), ("L2", found.l2_gb_per_s, true)] {
+    for (name, rate, paint) in [("DRAM", found.dram_gb_per_s, SOFT), ("L2", found.l2_gb_per_s, PALE)] {
         let (from, to) = plane.slope(rate, peak);
         if from >= to {
             continue;
@@ -207,13 +228,9 @@ fn roofs(board: &Board, found: &Roofline, plane: &Plane, labels: &mut Labels) ->
             let x = from * (to / from).powf(share);
             plane.spot(x, x * rate / 1e3)
         };
-        let steps = 60;
-        for step in (0..steps).filter(|step| !dashed || step % 2 == 0) {
-            let (a, b) = (at(f64::from(step) / f64::from(steps)), at(f64::from(step + 1) / f64::from(steps)));
-            drawn(board.draw(&PathElement::new([a, b], SOFT.stroke_width(2))))?;
-        }
-        for share in 0..=steps * 2 {
-            let (x, y) = at(f64::from(share) / f64::from(steps * 2));
+        line(board, at(0.0), at(1.0), paint.stroke_width(2))?;
+        for step in 0..=160 {
+            let (x, y) = at(f64::from(step) / 160.0);
             labels.take((x - 3, y - 3, x + 3, y + 3));
         }
         let words = format!("{name}, {} GB/s", format::count(rate.round() as u64));
@@ -229,7 +246,8 @@ fn roofs(board: &Board, found: &Roofline, plane: &Plane, labels: &mut Labels) ->
     Ok(())
 }
 
-fn legend(board: &Board, found: &Roofline, points: &[&RooflinePoint]) -> Result<()> {
+/// `tiny` kernels lie below the plane.
+fn legend(board: &Board, found: &Roofline, points: &[&RooflinePoint], tiny: usize) -> Result<()> {
     let mut left = 16;
     for op in [Op::Conv, Op::GroupConv, Op::DepthwiseConv, Op::ConvTranspose, Op::MatMul, Op::Other] {
         if points.iter().any(|p| p.op == op) {
@@ -238,12 +256,17 @@ fn legend(board: &Board, found: &Roofline, points: &[&RooflinePoint]) -> Result<
             left += width(op.words(), 12.0) + 34;
         }
     }
-    let words = match found.without {
-        (0, _) => "area: share of the time".to_owned(),
-        (n, us) => {
-            let share = format::percent((us / found.whole_us * 100.0).round() / 100.0);
-            format!("area: share of the time; {} without multiply-adds ({share} of it) not shown", format::counted(n as u64, "kernel"))
-        }
+    let mut hidden = Vec::new();
+    if let (kernels @ 1.., us) = found.without {
+        let share = format::percent((us / found.whole_us * 100.0).round() / 100.0);
+        hidden.push(format!("{} without multiply-adds ({share} of it)", format::counted(kernels as u64, "kernel")));
+    }
+    if tiny > 0 {
+        hidden.push(format!("{tiny} tiny"));
+    }
+    let words = match hidden.as_slice() {
+        [] => "area: share of the time".to_owned(),
+        hidden => format!("area: share of the time; not shown: {}", hidden.join(", ")),
     };
     text(board, &words, (SIZE.0 - 16, 44), Align::Right, 12.0, SOFT, false)
 }
@@ -270,12 +293,12 @@ mod tests {
 
     #[test]
     fn roofs_kinds_and_the_longest_kernels_are_named() {
-        let many = (1..=9).map(|i| point(&format!("conv{i}"), Op::Conv, 1e9, 1e6 * f64::from(i), 40.0 + 5.0 * f64::from(i)));
+        let many = (1..=9).map(|i| point(&format!("conv{i}"), Op::Conv, 1e9, 3e6 * f64::from(i), 40.0 + 5.0 * f64::from(i)));
         let svg = roofline_svg(&chart(many.chain([point("fc", Op::MatMul, 1e6, 1e6, 9.0)]).collect())).unwrap();
         for words in ["cube, fp16: 35.0", "cube, int8: 70.0", "DRAM, 200 GB/s", "L2, 1,000 GB/s", "matrix product", "conv9", "conv4"] {
             assert!(svg.contains(words), "{words}");
         }
-        assert!(!svg.contains("conv3") && svg.contains("3 kernels without multiply-adds (25 % of it) not shown"));
+        assert!(!svg.contains("conv3") && svg.contains("not shown: 3 kernels without multiply-adds (25 % of it)"));
     }
 
     #[test]
