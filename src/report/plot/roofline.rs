@@ -16,8 +16,12 @@ const SIZE: (i32, i32) = (960, 600);
 const FRAME: (i32, i32, i32, i32) = (78, 88, 936, 540);
 /// How many kernels are named, and how far these stand apart at least, pixels.
 const NAMED: (usize, i32) = (6, 16);
+/// How many of them may be named further off, by a line.
+const CALLED_OUT: usize = 3;
+/// Decimal logarithms within which kernels of one kind share a dot.
+const SAME: f64 = 0.012;
 /// Share of the points' time that sets the plane; the tiny kernels that are left may lie below it.
-const PLANE_SHARE: f64 = 0.98;
+const PLANE_SHARE: f64 = 0.995;
 
 /// Kernels under the roofs of a chip.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,45 +73,82 @@ impl RooflinePoint {
     }
 }
 
+/// Kernels of one kind at one place.
+struct Dot<'a> {
+    /// The longest of them.
+    first: &'a RooflinePoint,
+    /// How many.
+    kernels: usize,
+    /// Their time, µs.
+    us: f64,
+}
+
+impl Dot<'_> {
+    fn words(&self) -> String {
+        let more = if self.kernels > 1 { format!(" ×{}", self.kernels) } else { String::new() };
+        format!("{}{more}, {}", format::shortened(&self.first.name, 26), format::micros(self.us))
+    }
+}
+
+/// The dots, the longest first.
+fn dots(points: &[RooflinePoint]) -> Vec<Dot<'_>> {
+    let mut points: Vec<&RooflinePoint> = points.iter().filter(|p| p.is_finite()).collect();
+    points.sort_by(|a, b| b.us.total_cmp(&a.us));
+    let near = |a: f64, b: f64| (a / b).log10().abs() < SAME;
+    let mut dots: Vec<Dot> = Vec::new();
+    for point in points {
+        let alike =
+            |d: &&mut Dot| d.first.op == point.op && near(d.first.intensity(), point.intensity()) && near(d.first.tmac(), point.tmac());
+        match dots.iter_mut().find(alike) {
+            Some(dot) => (dot.kernels, dot.us) = (dot.kernels + 1, dot.us + point.us),
+            None => dots.push(Dot { first: point, kernels: 1, us: point.us }),
+        }
+    }
+    dots.sort_by(|a, b| b.us.total_cmp(&a.us));
+    dots
+}
+
 /// Dots whose area is their share of the time, on logarithmic axes, as SVG text.
 ///
 /// # Errors
 /// [`crate::Error::Internal`] if the drawing library fails, which it has no reason to.
 pub fn roofline_svg(found: &Roofline) -> Result<String> {
-    let mut points: Vec<&RooflinePoint> = found.points.iter().filter(|p| p.is_finite()).collect();
-    points.sort_by(|a, b| b.us.total_cmp(&a.us));
+    let mut dots = dots(&found.points);
     draw((SIZE.0 as u32, SIZE.1 as u32), |board| {
         text(board, &format::shortened(&found.title, 90), (16, 22), Align::Left, 15.0, INK, true)?;
-        if points.is_empty() {
+        if dots.is_empty() {
             return text(board, "no kernel has multiply-adds", (SIZE.0 / 2, SIZE.1 / 2), Align::Middle, 14.0, SOFT, false);
         }
-        let plane = Plane::around(found, &points);
-        let all = points.len();
-        points.retain(|p| p.tmac().log10() >= plane.y.0);
+        let plane = Plane::around(found, &dots);
+        let kernels = |dots: &[Dot]| dots.iter().map(|d| d.kernels).sum::<usize>();
+        let all = kernels(&dots);
+        dots.retain(|d| d.first.tmac().log10() >= plane.y.0);
         plane.draw(board)?;
+        let radius = |d: &Dot| ((d.us / found.whole_us.max(f64::MIN_POSITIVE)).sqrt() * 42.0).clamp(3.0, 26.0).round() as i32;
+        let spots: Vec<(Spot, i32)> = dots.iter().map(|d| (plane.spot(d.first.intensity(), d.first.tmac()), radius(d))).collect();
         let mut labels = Labels::within((FRAME.0 + 4, FRAME.1 + 4, FRAME.2 - 4, FRAME.3 - 4));
-        let radius = |p: &RooflinePoint| ((p.us / found.whole_us.max(f64::MIN_POSITIVE)).sqrt() * 42.0).clamp(3.0, 20.0).round() as i32;
-        let spots: Vec<(Spot, i32)> = points.iter().map(|p| (plane.spot(p.intensity(), p.tmac()), radius(p))).collect();
         spots.iter().for_each(|((x, y), r)| labels.take((x - r, y - r, x + r, y + r)));
         roofs(board, found, &plane, &mut labels)?;
-        for (point, (spot, r)) in points.iter().zip(&spots) {
+        for (d, (spot, r)) in dots.iter().zip(&spots) {
             dot(board, *spot, r + 1, WHITE.filled())?;
-            dot(board, *spot, *r, color(point.op).mix(0.72).filled())?;
+            dot(board, *spot, *r, color(d.first.op).mix(0.72).filled())?;
         }
-        let mut named: Vec<Spot> = Vec::new();
-        for (point, &(spot, r)) in points.iter().zip(&spots) {
+        let (mut named, mut called_out): (Vec<Spot>, usize) = (Vec::new(), 0);
+        for (d, &(spot, r)) in dots.iter().zip(&spots) {
             let near = |other: &Spot| (other.0 - spot.0).abs().max((other.1 - spot.1).abs()) < NAMED.1;
             if named.len() == NAMED.0 || named.iter().any(near) {
                 continue;
             }
-            named.push(spot);
-            let words = format!("{} {}", format::shortened(&point.name, 36), format::micros(point.us));
             let dress = Dress { pixels: 11.5, color: INK, bold: false };
-            if !labels.around(board, &words, spot, r, dress)? {
-                labels.called_out(board, &words, spot, r, dress)?;
+            if !labels.around(board, &d.words(), spot, r, dress)? {
+                if called_out == CALLED_OUT || !labels.called_out(board, &d.words(), spot, r, dress)? {
+                    continue;
+                }
+                called_out += 1;
             }
+            named.push(spot);
         }
-        legend(board, found, &points, all - points.len())
+        legend(board, found, &dots, all - kernels(&dots))
     })
 }
 
@@ -130,8 +171,8 @@ struct Plane {
 }
 
 impl Plane {
-    /// The plane that holds the points, the longest first, the roofs above them and where these meet.
-    fn around(found: &Roofline, points: &[&RooflinePoint]) -> Self {
+    /// The plane that holds the dots, the longest first, the roofs above them and where these meet.
+    fn around(found: &Roofline, dots: &[Dot]) -> Self {
         let peak = found.cube_tmac.iter().map(|(_, t)| *t).fold(0.0, f64::max);
         let meet = peak * 1e3 / found.dram_gb_per_s;
         let span = |values: &mut dyn Iterator<Item = f64>| {
@@ -139,18 +180,15 @@ impl Plane {
             let margin = 0.06 * (most - least).max(1.0);
             (least - margin, most + margin)
         };
-        let whole: f64 = points.iter().map(|p| p.us).sum();
+        let whole: f64 = dots.iter().map(|d| d.us).sum();
         let mut sum = 0.0;
-        let main: Vec<&&RooflinePoint> = points
-            .iter()
-            .take_while(|p| {
-                let before = sum;
-                sum += p.us;
-                before <= PLANE_SHARE * whole
-            })
-            .collect();
-        let x = span(&mut points.iter().map(|p| p.intensity()).chain([meet]));
-        let y = span(&mut main.iter().map(|p| p.tmac()).chain([peak]));
+        let main = dots.iter().take_while(|d| {
+            let before = sum;
+            sum += d.us;
+            before <= PLANE_SHARE * whole
+        });
+        let y = span(&mut main.map(|d| d.first.tmac()).chain([peak]));
+        let x = span(&mut dots.iter().map(|d| d.first.intensity()).chain([meet]));
         Self { x, y }
     }
 
@@ -219,7 +257,8 @@ fn roofs(board: &Board, found: &Roofline, plane: &Plane, labels: &mut Labels) ->
         let places = if *tmac == peak { [right, left].concat() } else { [[right[1], right[0]], left].concat() };
         labels.first_free(board, &words, &places, dress)?;
     }
-    for (name, rate, paint) in [("DRAM", found.dram_gb_per_s, SOFT), ("L2", found.l2_gb_per_s, PALE)] {
+    // Names may cross these two: they leave too little room otherwise.
+    for (name, rate) in [("DRAM", found.dram_gb_per_s), ("L2", found.l2_gb_per_s)] {
         let (from, to) = plane.slope(rate, peak);
         if from >= to {
             continue;
@@ -228,11 +267,7 @@ fn roofs(board: &Board, found: &Roofline, plane: &Plane, labels: &mut Labels) ->
             let x = from * (to / from).powf(share);
             plane.spot(x, x * rate / 1e3)
         };
-        line(board, at(0.0), at(1.0), paint.stroke_width(2))?;
-        for step in 0..=160 {
-            let (x, y) = at(f64::from(step) / 160.0);
-            labels.take((x - 3, y - 3, x + 3, y + 3));
-        }
+        line(board, at(0.0), at(1.0), PALE.stroke_width(2))?;
         let words = format!("{name}, {} GB/s", format::count(rate.round() as u64));
         let places: Vec<(Spot, Align)> = [0.12, 0.3, 0.5, 0.7, 0.02, 0.9]
             .into_iter()
@@ -247,10 +282,10 @@ fn roofs(board: &Board, found: &Roofline, plane: &Plane, labels: &mut Labels) ->
 }
 
 /// `tiny` kernels lie below the plane.
-fn legend(board: &Board, found: &Roofline, points: &[&RooflinePoint], tiny: usize) -> Result<()> {
+fn legend(board: &Board, found: &Roofline, dots: &[Dot], tiny: usize) -> Result<()> {
     let mut left = 16;
     for op in [Op::Conv, Op::GroupConv, Op::DepthwiseConv, Op::ConvTranspose, Op::MatMul, Op::Other] {
-        if points.iter().any(|p| p.op == op) {
+        if dots.iter().any(|d| d.first.op == op) {
             dot(board, (left + 6, 44), 6, color(op).mix(0.72).filled())?;
             text(board, op.words(), (left + 18, 44), Align::Left, 12.0, SOFT, false)?;
             left += width(op.words(), 12.0) + 34;
@@ -262,7 +297,7 @@ fn legend(board: &Board, found: &Roofline, points: &[&RooflinePoint], tiny: usiz
         hidden.push(format!("{} without multiply-adds ({share} of it)", format::counted(kernels as u64, "kernel")));
     }
     if tiny > 0 {
-        hidden.push(format!("{tiny} tiny"));
+        hidden.push(format!("{tiny} far below"));
     }
     let words = match hidden.as_slice() {
         [] => "area: share of the time".to_owned(),
@@ -302,11 +337,18 @@ mod tests {
     }
 
     #[test]
+    fn kernels_at_one_place_share_a_dot_and_its_area() {
+        let alike = ["a", "b", "c"].map(|name| point(name, Op::MatMul, 1e9, 1e7, 20.0));
+        let svg = roofline_svg(&chart([&alike[..], &[point("d", Op::Conv, 1e9, 1e7, 20.0)]].concat())).unwrap();
+        assert!(svg.contains("a ×3, 60.0 µs"), "{svg}");
+    }
+
+    #[test]
     fn a_network_without_products_says_so_and_odd_figures_are_left_out() {
         assert!(roofline_svg(&chart(vec![])).unwrap().contains("no kernel has multiply-adds"));
         let odd =
-            vec![point("none", Op::Conv, 0.0, 1.0, 1.0), point("nan", Op::Conv, 1e9, 1e6, f64::NAN), point("a", Op::Conv, 1e9, 1e6, 90.0)];
+            vec![point("idle", Op::Conv, 0.0, 1.0, 1.0), point("nan", Op::Conv, 1e9, 1e6, f64::NAN), point("a", Op::Conv, 1e9, 1e6, 90.0)];
         let svg = roofline_svg(&chart(odd)).unwrap();
-        assert!(!svg.contains("NaN") && !svg.contains("none"));
+        assert!(!svg.contains("NaN") && !svg.contains("idle"));
     }
 }
