@@ -72,7 +72,22 @@ impl Range {
     }
 }
 
+/// Half of a normal distribution's central 90 % over the median of its absolute values: 1.645 / 0.6745.
+const HALF_90_OVER_MEDIAN: f64 = 2.439;
+
+/// The factor that nine in ten errors keep within where the median of their absolute values is `median` (relative) and their logarithms
+/// are normal: (1 + median)^2.44.
+pub fn nine_in_ten(median: f64) -> f64 {
+    (1.0 + median).powf(HALF_90_OVER_MEDIAN)
+}
+
 impl Evidence {
+    /// A measurement lies between prediction / factor and prediction × factor nine times in ten where another batch or another plan of
+    /// the same network was measured and the prediction scaled by it: what is left is the error of a ratio ([`nine_in_ten`]).
+    pub fn factor_beside_a_measurement(&self) -> f64 {
+        nine_in_ten(self.ratio_error)
+    }
+
     /// Why the prediction for a kernel is extrapolated, if it is.
     pub fn why_extrapolated(&self, kernel: &Kernel) -> Option<String> {
         match (kernel.op, self.seen.get(&kernel.op)) {
@@ -80,5 +95,34 @@ impl Evidence {
             (op, None) => Some(format!("no {} was among the measurements", op.words())),
             (_, Some(range)) => range.why_far(kernel),
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Evidence with median errors of 10 % (a time) and 5 % (a ratio), and nothing seen.
+    pub(in crate::device) fn sample() -> Evidence {
+        Evidence {
+            data: "a table".into(),
+            date: "2025-01-01".into(),
+            rows: 10,
+            networks: 5,
+            families: 3,
+            median_error: 0.1,
+            p90_error: 0.3,
+            ratio_error: 0.05,
+            noise_floor: 0.02,
+            factor_90: 1.4,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_measurement_of_the_same_network_narrows_the_interval_to_the_error_of_a_ratio() {
+        let factor = sample().factor_beside_a_measurement();
+        assert!((factor - 1.1264).abs() < 1e-3, "{factor}");
+        assert_eq!(Evidence { ratio_error: 0.0, ..sample() }.factor_beside_a_measurement(), 1.0);
     }
 }

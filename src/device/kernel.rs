@@ -248,7 +248,12 @@ pub fn extract_under(model: &Model, shapes: &Shapes, precision: &BTreeMap<String
         let mut draft = draft(&view, first, &inside, precision, conditions);
         if let Some(input) = image.filter(|_| conditions.aipp && image_input) {
             draft.inputs.retain(|(v, _)| *v != input);
-            draft.kernel.reads.push(Traffic { bytes: view.shapes.elements(input).unwrap_or(0) as u64, bits: 8, distance: u64::MAX, chained: false });
+            draft.kernel.reads.push(Traffic {
+                bytes: view.shapes.elements(input).unwrap_or(0) as u64,
+                bits: 8,
+                distance: u64::MAX,
+                chained: false,
+            });
         }
         if let Some(cube) = draft.kernel.cube.as_mut().filter(|c| image_input && conditions.small_channel && c.groups == 1 && c.cin <= 4) {
             (cube.taps, cube.cin) = (1, cube.taps * 4);

@@ -42,6 +42,12 @@ pub struct KernelTime {
     pub us: f64,
     /// What bounds it.
     pub bound: Bound,
+    /// Parts of the time, the profile's scale in them.
+    pub parts: Parts,
+    /// Multiply-adds, nothing padded.
+    pub macs: u64,
+    /// Bytes of the tensors read and written, each counted once.
+    pub bytes: u64,
 }
 
 /// Predicted time of a network, for one inference of the whole batch.
@@ -49,6 +55,8 @@ pub struct KernelTime {
 pub struct Prediction {
     /// Time of the batch, ms: the kernels' sum and the fixed cost of an inference.
     pub latency_ms: f64,
+    /// The fixed cost of an inference in it, µs.
+    pub fixed_us: f64,
     /// Nine in ten measurements of networks that were not fitted lie between these, ms; none where the chip was never measured.
     pub interval_ms: Option<[f64; 2]>,
     /// Kernels far from all that was measured, and why; the interval is wider for them.
@@ -86,12 +94,19 @@ impl Parts {
         let fourth = |t: f64| square(square(t));
         (fourth(self.cube) + fourth(self.vector) + fourth(self.l2) + fourth(self.ddr)).sqrt().sqrt()
     }
+
+    /// All of them times a factor.
+    fn scaled(self, by: f64) -> Self {
+        Self { cube: self.cube * by, vector: self.vector * by, l2: self.l2 * by, ddr: self.ddr * by }
+    }
 }
 
 /// Predicts the time of the kernels of one inference.
 pub fn predict(kernels: &[Kernel], profile: &Profile) -> Prediction {
     let time = |kernel: &Kernel| {
-        let (us, bound) = kernel_us(kernel, profile);
+        let parts = parts(kernel, profile);
+        let (us, bound) = with_launch(&parts, profile);
+        let moved = kernel.reads.iter().chain(&kernel.writes).map(|t| bytes(t, kernel.precision, profile)).sum::<f64>();
         KernelTime {
             name: kernel.name.clone(),
             op: kernel.op,
@@ -100,11 +115,15 @@ pub fn predict(kernels: &[Kernel], profile: &Profile) -> Prediction {
             precision: profile.runs_as(kernel.precision),
             us,
             bound,
+            parts: parts.scaled(profile.scale),
+            macs: kernel.cube.map_or(0, |c| c.macs()),
+            bytes: moved as u64,
         }
     };
     let times: Vec<KernelTime> = kernels.iter().map(time).collect();
     let us: f64 = times.iter().map(|k| k.us).sum();
-    let latency_ms = (us + profile.inference_us() * profile.scale) / 1e3;
+    let fixed_us = profile.inference_us() * profile.scale;
+    let latency_ms = (us + fixed_us) / 1e3;
     let mut extrapolated = Vec::new();
     let interval_ms = profile.evidence.as_ref().map(|evidence| {
         let mut far = 0.0;
@@ -117,7 +136,7 @@ pub fn predict(kernels: &[Kernel], profile: &Profile) -> Prediction {
         let factor = evidence.factor_90.powf(1.0 + far);
         [latency_ms / factor, latency_ms * factor]
     });
-    Prediction { latency_ms, interval_ms, extrapolated, kernels: times }
+    Prediction { latency_ms, fixed_us, interval_ms, extrapolated, kernels: times }
 }
 
 /// Time of the network alone, ms, without the list of kernels: for searches that ask often.
@@ -127,7 +146,11 @@ pub fn latency_ms(kernels: &[Kernel], profile: &Profile) -> f64 {
 
 /// Time of one kernel, µs, launch included, and what bounds it.
 pub fn kernel_us(kernel: &Kernel, profile: &Profile) -> (f64, Bound) {
-    let p = parts(kernel, profile);
+    with_launch(&parts(kernel, profile), profile)
+}
+
+/// Time of a kernel of these parts, µs, and what bounds it.
+fn with_launch(p: &Parts, profile: &Profile) -> (f64, Bound) {
     let memory = p.l2.max(p.ddr);
     let longest = p.cube.max(p.vector).max(memory);
     let bound = match longest {

@@ -4,11 +4,15 @@
 //!   chip's file of CANN, and the profile that comes of it.
 //! * [`kernel`]: what runs as one launch after ATC's fusion (`fuse` says what joins, `work` and `traffic` how much there is to do);
 //!   [`latency`]: the time of each kernel; [`treat`]: the kernels of a treated layer; [`size`]: bytes of the deployed model.
+//! * [`breakdown`]: a prediction by kind of kernel; [`compare`]: where the time went between two; [`anchor`]: what a measurement of the user's does to one.
 //! * [`fit`]: coefficients from measurements; [`msprof`]: the profiler's measured times, row by kernel.
 //!
 //! The seam is `extract` then `predict`: kernels depend on the network alone, their times on the profile.
 
+pub mod anchor;
+pub mod breakdown;
 pub mod coefficients;
+pub mod compare;
 pub mod evidence;
 pub mod fit;
 mod fuse;
@@ -22,7 +26,10 @@ mod traffic;
 pub mod treat;
 mod work;
 
+pub use anchor::Anchor;
+pub use breakdown::{Kind, by_kind};
 pub use coefficients::Coefficients;
+pub use compare::{Comparison, compare};
 pub use evidence::Evidence;
 pub use kernel::{Conditions, Kernel, extract, extract_under};
 pub use latency::{Extrapolated, KernelTime, Prediction, predict};

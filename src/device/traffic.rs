@@ -44,7 +44,9 @@ pub(super) fn settle(view: &View, drafts: Vec<Draft>) -> Vec<Kernel> {
                 kernels.push(quantize);
             }
         }
-        kernel.reads.extend(inputs.iter().map(|&(v, p)| Traffic { distance: distance(&touched, v, moved), ..traffic(view, v, p, &chained) }));
+        kernel
+            .reads
+            .extend(inputs.iter().map(|&(v, p)| Traffic { distance: distance(&touched, v, moved), ..traffic(view, v, p, &chained) }));
         for &value in &outputs {
             let list = wanted.get(value).map_or(&[][..], Vec::as_slice);
             let integers = list.iter().copied().filter(|&p| quantizes && p != Precision::Fp16);

@@ -129,7 +129,13 @@ seen: {}
 
     fn prediction(latency_ms: f64, unlike: &[&str]) -> Prediction {
         let unlike = unlike.iter().map(|k| Extrapolated { kernel: (*k).into(), why: "large".into() }).collect();
-        Prediction { latency_ms, interval_ms: Some([latency_ms / 2.0, latency_ms * 2.0]), extrapolated: unlike, kernels: Vec::new() }
+        Prediction {
+            latency_ms,
+            fixed_us: 0.0,
+            interval_ms: Some([latency_ms / 2.0, latency_ms * 2.0]),
+            extrapolated: unlike,
+            kernels: Vec::new(),
+        }
     }
 
     #[test]

@@ -5,10 +5,12 @@ mod fit;
 mod front;
 mod label;
 mod layers;
+mod roofline;
 mod sensitivity;
 mod window;
 
 pub use fit::{families_svg, predicted_svg};
 pub use front::front_svg;
 pub use layers::layers_svg;
+pub use roofline::{Roofline, RooflinePoint, roofline_svg};
 pub use sensitivity::sensitivity_svg;
