@@ -257,7 +257,7 @@ fn a_malformed_device_profile_is_named_with_its_line() {
         bed.write("mine.yaml", text);
         tune(&bed.with("name: ascend310p3", "name: mine.yaml"))
     };
-    with_profile(&profile.replace("launch_us", "lunch_us")).refuses(&["mine.yaml", "lunch_us", "line"]);
+    with_profile(&profile.replace("launch_cycles", "lunch_cycles")).refuses(&["mine.yaml", "lunch_cycles", "line"]);
     with_profile(&profile.replace("cores: 8", "cores: 0")).refuses(&["mine.yaml", "cores is 0"]);
     with_profile("{").refuses(&["mine.yaml"]);
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Done, Pin, inspect_text::text, pins, print_json, start_runtime};
 use crate::{
     compress::Compressor,
-    device::Profile,
+    device::{Profile, Target, extract},
     error::Result,
     evaluate::predict_plan,
     graph::{
@@ -116,9 +116,11 @@ impl Inspect {
         let (_, prediction) = predict_plan(compressor, &Plan::identity(&compressor.layers), profile, self.batch)?;
         let total = prediction.kernels.iter().map(|k| k.us).sum::<f64>().max(f64::MIN_POSITIVE);
         let share = |name: &str| prediction.kernels.iter().filter(|k| k.layer.as_deref() == Some(name)).map(|k| k.us).sum::<f64>() / total;
-        let shapes = compressor.outline_normalised(&Plan::identity(&compressor.layers), self.batch)?.shapes;
+        let float = compressor.outline_normalised(&Plan::identity(&compressor.layers), self.batch)?;
+        let target = Target::new(profile, extract(&float.structured.model, &float.shapes, &float.precision));
         let layers = compressor.layers.layers.iter().enumerate();
-        let layers = layers.map(|(l, layer)| LayerInfo { latency_share: share(&layer.name), ..layer_info(compressor, l, layer, &shapes) });
+        let layers = layers
+            .map(|(l, layer)| LayerInfo { latency_share: share(&layer.name), ..layer_info(compressor, l, layer, &float.shapes, &target) });
         let groups = compressor.channels.groups.iter().map(|g| GroupInfo {
             name: g.name.clone(),
             layers: g.layers.iter().map(|&l| compressor.layers.layers[l].name.clone()).collect(),
@@ -141,11 +143,11 @@ impl Inspect {
     }
 }
 
-fn layer_info(compressor: &Compressor, l: usize, layer: &Layer, shapes: &Shapes) -> LayerInfo {
+fn layer_info(compressor: &Compressor, l: usize, layer: &Layer, shapes: &Shapes, target: &Target) -> LayerInfo {
     let mut why_not = BTreeMap::new();
     let mut precision = vec![Precision::Fp16];
     for p in Precision::ALL.into_iter().filter(|p| p.is_quantized()) {
-        match limits::why_not_precision(layer, p) {
+        match limits::why_not_precision(layer, p).or_else(|| target.why_not_precision(&layer.name, p)) {
             None => precision.push(p),
             Some(reason) => drop(why_not.insert(p.name(), reason)),
         }
@@ -164,7 +166,7 @@ fn layer_info(compressor: &Compressor, l: usize, layer: &Layer, shapes: &Shapes)
     let mut rank = Vec::new();
     for fraction in [0.5, 0.25] {
         let r = limits::components(layer, Rank::Fraction(fraction));
-        match limits::why_not_rank(layer, r) {
+        match limits::why_not_rank(layer, r).or_else(|| target.why_not_rank(&layer.name, r)) {
             None => rank.push(r),
             Some(reason) => drop(why_not.entry("rank").or_insert(reason)),
         }

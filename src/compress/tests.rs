@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::{
     data::{Dataset, Input, InputSpec, Source},
-    device::{Profile, deployed_bytes, extract, predict},
+    device::{Profile, Target, deployed_bytes, extract, predict},
     graph::{
         Index,
         fixture::{Net, some},
@@ -622,7 +622,7 @@ mod costs {
         let c = calibrated(name);
         let rule: SpaceRule =
             serde_yaml::from_str("{layers: '*', precision: [fp16, int8, int4], keep: [1.0, 0.75, 0.5], rank: [full, 0.5, 0.25]}").unwrap();
-        let space = Space::new(&[rule], &c.layers, &c.channels, (Path::new("spec.yaml"), "")).unwrap();
+        let space = Space::new(&[rule], &c.layers, &c.channels, &Target::unknown(), (Path::new("spec.yaml"), "")).unwrap();
         let profile = Profile::load("ascend310b1").unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(11);
         for n in 0..5 {

@@ -5,6 +5,7 @@
 //! * [`kernel`]: what runs as one launch after ATC's fusion (`fuse` says what joins, `work` and `traffic` how much there is to do);
 //!   [`latency`]: the time of each kernel; [`treat`]: the kernels of a treated layer; [`size`]: bytes of the deployed model.
 //! * [`breakdown`]: a prediction by kind of kernel; [`compare`]: where the time went between two; [`anchor`]: what a measurement of the user's does to one.
+//! * [`target`]: what brings nothing on a chip.
 //! * [`fit`]: coefficients from measurements; [`msprof`]: the profiler's measured times, row by kernel.
 //!
 //! The seam is `extract` then `predict`: kernels depend on the network alone, their times on the profile.
@@ -22,6 +23,7 @@ pub mod msprof;
 pub mod platform;
 pub mod profile;
 pub mod size;
+pub mod target;
 mod traffic;
 pub mod treat;
 mod work;
@@ -36,3 +38,4 @@ pub use latency::{Extrapolated, KernelTime, Prediction, predict};
 pub use platform::Platform;
 pub use profile::Profile;
 pub use size::deployed_bytes;
+pub use target::Target;

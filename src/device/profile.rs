@@ -1,6 +1,6 @@
 //! Chip profiles: the figures of CANN's `platform_config` and the fitted coefficients of the cost model, as YAML.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -164,6 +164,11 @@ impl Profile {
             Precision::W8a16 if !self.weight_only.w8a16 => Precision::Fp16,
             _ => asked,
         }
+    }
+
+    /// The same for all nodes of a plan, by name.
+    pub fn run_as(&self, asked: &BTreeMap<String, Precision>) -> BTreeMap<String, Precision> {
+        asked.iter().map(|(name, p)| (name.clone(), self.runs_as(*p))).collect()
     }
 
     /// Peak of the cube at a precision, multiply-adds a second times 1e12.

@@ -99,7 +99,10 @@ impl Evaluator {
     /// If the plan's shapes cannot be inferred.
     pub fn plan_cost(&self, plan: &Plan) -> Result<Cost> {
         let (outline, prediction) = self.predict(plan)?;
-        Ok(Cost { latency_ms: prediction.latency_ms, bytes: deployed_bytes(&outline.structured.model, &outline.precision) })
+        Ok(Cost {
+            latency_ms: prediction.latency_ms,
+            bytes: deployed_bytes(&outline.structured.model, &self.setup.profile.run_as(&outline.precision)),
+        })
     }
 
     /// Latency of a plan, kernel by kernel, with the outline it was read from.

@@ -59,6 +59,7 @@ mod tests {
     use std::{collections::BTreeMap, path::Path};
 
     use crate::{
+        device::Target,
         graph::{fixture::Net, group::Channels, layer::Layers, shape},
         space::Space,
         spec::{Round, SpaceRule},
@@ -72,7 +73,7 @@ mod tests {
         let layers = Layers::find(&model, &shapes);
         let channels = Channels::analyse(&model, &layers, &shapes);
         let rules: Vec<SpaceRule> = rules.iter().map(|r| serde_yaml::from_str(r).unwrap()).collect();
-        let found = Space::new(&rules, &layers, &channels, (Path::new("spec.yaml"), "")).unwrap().alone();
+        let found = Space::new(&rules, &layers, &channels, &Target::unknown(), (Path::new("spec.yaml"), "")).unwrap().alone();
         (found.iter().map(|a| format!("{} {}", a.axis.name, a.axis.describe(0))).collect(), found)
     }
 

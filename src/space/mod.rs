@@ -17,6 +17,7 @@ pub use candidate::Candidate;
 pub use plan::{Plan, Treatment, unmatched};
 
 use crate::{
+    device::Target,
     error::{Error, Result},
     graph::{
         group::Channels,
@@ -37,11 +38,11 @@ pub struct Space {
 }
 
 impl Space {
-    /// Builds the space of a spec's rules for a model.
+    /// Builds the space of a spec's rules for a model: what its layers can take and what brings something on the target.
     ///
     /// # Errors
     /// If a pattern matches no layer (with the spec's line), or nothing is left to decide.
-    pub fn new(rules: &[SpaceRule], layers: &Layers, channels: &Channels, spec: (&Path, &str)) -> Result<Self> {
+    pub fn new(rules: &[SpaceRule], layers: &Layers, channels: &Channels, target: &Target, spec: (&Path, &str)) -> Result<Self> {
         let n = layers.layers.len();
         let mut precision = vec![vec![Precision::Fp16]; n];
         let mut keep = vec![vec![Keep(1.0)]; n];
@@ -65,15 +66,18 @@ impl Space {
         let mut space =
             Self { axes: Vec::new(), fixed: Plan::identity(layers), groups: channels.groups.iter().map(|g| g.layers.clone()).collect() };
         for (l, layer) in layers.layers.iter().enumerate() {
-            let mut options: Vec<Precision> =
-                precision[l].iter().copied().filter(|&p| limits::why_not_precision(layer, p).is_none()).collect();
+            let mut options: Vec<Precision> = precision[l]
+                .iter()
+                .copied()
+                .filter(|&p| limits::why_not_precision(layer, p).is_none() && target.why_not_precision(&layer.name, p).is_none())
+                .collect();
             options.sort();
             options.dedup();
             space.push(layer.name.clone(), Choice::Precision(l, or_default(options, Precision::Fp16)));
             let mut options: Vec<Option<usize>> = rank[l]
                 .iter()
                 .map(|&r| (r != Rank::Full).then(|| limits::components(layer, r)))
-                .filter(|r| r.is_none_or(|r| limits::why_not_rank(layer, r).is_none()))
+                .filter(|r| r.is_none_or(|r| limits::why_not_rank(layer, r).is_none() && target.why_not_rank(&layer.name, r).is_none()))
                 .collect();
             options.sort_by_key(|r| std::cmp::Reverse(r.unwrap_or(usize::MAX)));
             options.dedup();

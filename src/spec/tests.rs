@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    device::Target,
     graph::{fixture::Net, group::Channels, layer::Layers, shape},
     precision::Precision,
     space::{Plan, Space, Treatment},
@@ -238,7 +239,7 @@ fn methods_in_a_space_are_decisions_where_a_layer_can_be_quantized() {
     let (layers, channels) = chain(&strings(&["a", "b"]));
     let text = "- {layers: a, precision: [fp16, w4a8], round: [gptq, reconstruct], balance: [none, 0.5], activations: [mse]}\n- {layers: b, keep: [1.0], round: [gptq, nearest]}\n";
     let rules: Vec<SpaceRule> = serde_yaml::from_str(text).unwrap();
-    let space = Space::new(&rules, &layers, &channels, (Path::new("spec"), text)).unwrap();
+    let space = Space::new(&rules, &layers, &channels, &Target::unknown(), (Path::new("spec"), text)).unwrap();
     let axes: Vec<(&str, usize)> = space.axes.iter().map(|a| (a.name.as_str(), a.len())).collect();
     assert_eq!(axes, [("a", 2), ("a", 2), ("a", 2)]);
     let mut candidate = space.mildest();

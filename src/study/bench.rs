@@ -11,7 +11,7 @@ use super::{
 use crate::{
     compress::{Compressor, Effort, Outline, Store},
     data::{Dataset, Input, InputSpec, Source},
-    device::{KernelTime, Prediction, Profile, deployed_bytes, extract, predict},
+    device::{KernelTime, Prediction, Profile, Target, deployed_bytes, extract, predict},
     error::{Error, Result},
     evaluate::{Evaluator, Objective, Setup, predict_plan},
     graph::{
@@ -67,8 +67,10 @@ impl Bench {
         compressor.require_shapes()?;
         compressor.quantize = spec.quantize;
         let text = std::fs::read_to_string(spec_path).map_err(Error::io("read", spec_path))?;
-        let space = Space::new(&spec.space, &compressor.layers, &compressor.channels, (spec_path, &text))?;
         compressor.outline(&Plan::identity(&compressor.layers), spec.device.batch)?;
+        let float = compressor.outline_normalised(&Plan::identity(&compressor.layers), spec.device.batch)?;
+        let target = Target::new(&profile, extract(&float.structured.model, &float.shapes, &float.precision));
+        let space = Space::new(&spec.space, &compressor.layers, &compressor.channels, &target, (spec_path, &text))?;
         Ok(Self { spec, compressor, profile, space, runtime: runtime.clone() })
     }
 
@@ -169,7 +171,10 @@ impl Bench {
         }
         let plan_cost = |plan: &Plan| -> Result<Cost> {
             let (outline, prediction) = predict_plan(&self.compressor, plan, &self.profile, self.spec.device.batch)?;
-            Ok(Cost { latency_ms: prediction.latency_ms, bytes: deployed_bytes(&outline.structured.model, &outline.precision) })
+            Ok(Cost {
+                latency_ms: prediction.latency_ms,
+                bytes: deployed_bytes(&outline.structured.model, &self.profile.run_as(&outline.precision)),
+            })
         };
         let float = plan_cost(&Plan::identity(&self.compressor.layers))?;
         let cost = |c: &Candidate| plan_cost(&self.space.plan(c));

@@ -49,6 +49,7 @@ fn ascend910b4() -> String {
                    cube_freq=1500 ddr_rate=32 l2_rate=110 l2_read_rate=110 l2_write_rate=86";
     let text = other("Ascend910B4", changes, &["[VectorCoreSpec]", "[VectorCoreMemoryRates]"]).replace("s32s4s4,s8,s4", "s8");
     text.replace("l2PageNum=64", "cube_core_cnt=20\ncube_vector_combine=split\nsupport_bf16=1")
+        .replace("unzip_max_ratios=64", "unzip_max_ratios=64\nsparsity=1")
 }
 
 #[track_caller]
@@ -142,6 +143,9 @@ fn profiles_have_the_figures_of_the_built_in_ones() {
         made.known_error.clone_from(&built_in.known_error);
         made.int4_origin.clone_from(&built_in.int4_origin);
         made.weight_only_origin.clone_from(&built_in.weight_only_origin);
+        made.sparsity_origin.clone_from(&built_in.sparsity_origin);
+        // What was measured was measured with the built-in figures.
+        made.evidence.clone_from(&built_in.evidence);
         assert_eq!(made, built_in);
     }
 }
@@ -150,15 +154,15 @@ fn profiles_have_the_figures_of_the_built_in_ones() {
 fn a_profile_says_what_is_not_its_own() {
     let of_same = profile(ASCEND310P3);
     assert!(of_same.known_error.contains("With those of the profile ascend310p3"));
-    let of_other = profile(&other("Ascend310P1", "ai_core_cnt=10 vector_core_cnt=8", &[]));
+    let of_other = profile(&other("Ascend310P9", "ai_core_cnt=10 vector_core_cnt=8", &[]));
     assert!(of_other.known_error.contains("nothing was fitted to this chip"));
-    assert!(of_other.origin.contains("platform_config of Ascend310P1") && of_other.origin.contains("those of ascend310p3"));
+    assert!(of_other.origin.contains("platform_config of Ascend310P9") && of_other.origin.contains("those of ascend310p3"));
     assert_eq!((of_other.name.as_str(), of_other.cores, of_other.vector_cores), ("mine", 10, 10));
 }
 
 #[test]
 fn the_memory_of_310b_is_that_of_another_310b_or_called_a_placeholder() {
-    assert!(profile(&ascend310b1()).origin.contains("DRAM 45 GB/s from the profile ascend310b1"));
+    assert!(profile(&ascend310b1()).origin.contains("DRAM 51.2 GB/s from the profile ascend310b1"));
     let by_formula = read(&ascend310b1()).to_profile("mine", &Profile::load("ascend310p3").unwrap());
     assert!(by_formula.origin.contains("DRAM 41.6 GB/s from its ddr rates, unverified"), "{}", by_formula.origin);
 }

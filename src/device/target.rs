@@ -1,0 +1,138 @@
+//! What brings nothing on a chip: options that no evaluation should be wasted on.
+
+use std::collections::HashMap;
+
+use super::{
+    kernel::{Kernel, Op},
+    latency::kernel_us,
+    profile::Profile,
+    treat::{Split, Treated, treated},
+};
+use crate::precision::Precision;
+
+/// AMCT recommends to decompose convolutions above 64×64×3×3; windows from this side on are always worth a try.
+const WIDE_WINDOW: u64 = 49;
+/// Channels up to which decomposing a small window is not recommended.
+const FEW_CHANNELS: u64 = 64;
+
+/// A chip, and the float network's kernels by layer.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    profile: Option<Profile>,
+    kernels: HashMap<String, Kernel>,
+}
+
+impl Target {
+    /// A chip and the kernels of the untreated network in FP16, at the study's batch.
+    pub fn new(profile: &Profile, kernels: Vec<Kernel>) -> Self {
+        let by_layer = kernels.into_iter().filter_map(|k| Some((k.layer.clone()?, k)));
+        Self { profile: Some(profile.clone()), kernels: by_layer.collect() }
+    }
+
+    /// No chip: everything may bring something.
+    pub fn unknown() -> Self {
+        Self::default()
+    }
+
+    /// Why a precision brings nothing for a layer, if so.
+    ///
+    /// Channels are padded to blocks of 32 bytes, so INT8 needs more than 16 input channels to beat FP16, and INT4 more than 32 to beat
+    /// INT8 (Ascend's documentation says the former for Conv2D, DepthwiseConv2D and FullyConnection).
+    pub fn why_not_precision(&self, layer: &str, precision: Precision) -> Option<String> {
+        let profile = self.profile.as_ref()?;
+        let really = profile.runs_as(precision);
+        if really != precision {
+            return Some(format!("{} runs it as {really}", profile.name));
+        }
+        let cube = self.kernels.get(layer)?.cube?;
+        let channels = cube.cin.saturating_mul(cube.groups);
+        match precision {
+            Precision::Int8 | Precision::W4a8 if channels <= 16 => {
+                Some(format!("8-bit products bring nothing with {channels} input channels: they are padded to 32, in FP16 to 16"))
+            }
+            Precision::Int4 if channels <= 32 => {
+                Some(format!("4-bit products bring nothing with {channels} input channels: they are padded to 64, in INT8 to 32"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Why splitting a layer at a rank brings nothing, if so: the two parts are not predicted faster than the layer, or the convolution is so
+    /// small that AMCT advises against it.
+    pub fn why_not_rank(&self, layer: &str, rank: usize) -> Option<String> {
+        let profile = self.profile.as_ref()?;
+        let kernel = self.kernels.get(layer)?;
+        let cube = kernel.cube?;
+        if kernel.op == Op::Conv && cube.taps > 1 && cube.taps < WIDE_WINDOW && cube.cin.min(cube.cout) <= FEW_CHANNELS {
+            return Some(format!(
+                "decomposing pays above {FEW_CHANNELS} channels only, as AMCT advises; it has {} and {}",
+                cube.cin, cube.cout
+            ));
+        }
+        let split = Treated { split: Some(Split::Channel { rank: rank as u64 }), ..Treated::identity(&cube) };
+        let whole = kernel_us(kernel, profile).0;
+        let parts: f64 = treated(kernel, split).iter().map(|k| kernel_us(k, profile).0).sum();
+        (parts >= whole).then(|| format!("at rank {rank} its parts are predicted to take {parts:.1} µs, the layer {whole:.1} µs"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
+    use super::*;
+    use crate::{
+        device::extract,
+        graph::{Model, shape},
+    };
+
+    fn target(device: &str, network: &str) -> Target {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("datasets/latency/{network}.onnx"));
+        let model = Model::load(&path).unwrap();
+        let shapes = shape::infer(&model, 8, &BTreeMap::new()).unwrap();
+        Target::new(&Profile::load(device).unwrap(), extract(&model, &shapes, &BTreeMap::new()))
+    }
+
+    fn layer(target: &Target, wanted: impl Fn(&crate::device::kernel::Cube) -> bool) -> String {
+        let found = target.kernels.iter().filter(|(_, k)| k.cube.as_ref().is_some_and(&wanted));
+        found.map(|(name, _)| name.clone()).min().unwrap()
+    }
+
+    #[test]
+    fn few_input_channels_bring_nothing_in_narrow_formats() {
+        let p3 = target("ascend310p3", "mobilenet_v2");
+        let few = layer(&p3, |c| c.cin == 16 && c.groups == 1);
+        assert!(p3.why_not_precision(&few, Precision::Int8).unwrap().contains("16 input channels"));
+        let some = layer(&p3, |c| c.cin == 24 && c.groups == 1);
+        assert_eq!(p3.why_not_precision(&some, Precision::Int8), None);
+        assert!(p3.why_not_precision(&some, Precision::Int4).unwrap().contains("24 input channels"));
+        let image = layer(&p3, |c| c.cin == 3);
+        assert!(p3.why_not_precision(&image, Precision::Int8).is_some());
+        let depthwise = layer(&p3, |c| c.groups == 96);
+        assert_eq!(p3.why_not_precision(&depthwise, Precision::Int8), None);
+    }
+
+    #[test]
+    fn a_precision_that_the_chip_runs_as_another_brings_nothing() {
+        let b1 = target("ascend310b1", "vgg16");
+        let any = layer(&b1, |c| c.cin == 512);
+        assert_eq!(b1.why_not_precision(&any, Precision::Int4).unwrap(), "ascend310b1 runs it as int8");
+        assert_eq!(b1.why_not_precision(&any, Precision::Int8), None);
+    }
+
+    #[test]
+    fn small_convolutions_are_not_split_and_large_ones_only_where_it_is_faster() {
+        let p3 = target("ascend310p3", "vgg16");
+        let small = layer(&p3, |c| c.cin == 64 && c.cout == 64);
+        assert!(p3.why_not_rank(&small, 32).unwrap().contains("AMCT"));
+        let large = layer(&p3, |c| c.cin == 512 && c.rows == 28 * 28);
+        assert_eq!(p3.why_not_rank(&large, 64), None);
+        assert!(p3.why_not_rank(&large, 512).unwrap().contains("µs"));
+    }
+
+    #[test]
+    fn of_an_unknown_chip_nothing_is_said() {
+        assert_eq!(Target::unknown().why_not_precision("a", Precision::Int4), None);
+        assert_eq!(Target::unknown().why_not_rank("a", 1), None);
+    }
+}
