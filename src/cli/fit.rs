@@ -10,12 +10,16 @@ use std::{
 use clap::Args;
 use serde_json::json;
 
-use super::{print_json, table::aligned};
+use super::{
+    latency::{Measured, network::Network},
+    print_json,
+    table::aligned,
+};
 use crate::{
     device::{
-        Conditions, Profile, extract,
+        Anchor, Conditions, Evidence, Profile,
         fit::{
-            Case, Hold,
+            Case, Hold, anchor as anchor_to,
             judgement::{Judgement, Question, Task, judge},
             profiled::{self, Profiled},
             table::{Topologies, read},
@@ -24,7 +28,7 @@ use crate::{
         msprof,
     },
     error::{Error, Result},
-    graph::{Model, model::PRECISION_KEY, shape},
+    graph::shape::Pins,
     precision::Precision,
     report::{fit::fit_markdown, format, plot},
     study,
@@ -37,7 +41,7 @@ pub struct Fit {
     #[arg(long)]
     device: String,
     /// Measured throughputs: CSV with the columns model, batch, fps, and if you have them family, chip, precision, conditions, flag
-    #[arg(long, value_name = "TABLE.csv", requires = "topologies", required_unless_present = "msprof")]
+    #[arg(long, value_name = "TABLE.csv", requires = "topologies", required_unless_present_any = ["msprof", "measured"])]
     table: Option<PathBuf>,
     /// The folder with the table's networks, NAME.onnx
     #[arg(long, value_name = "FOLDER")]
@@ -45,7 +49,10 @@ pub struct Fit {
     /// What msprof measured of your model: op_summary_*.csv, or torch_npu's kernel_details.csv
     #[arg(long, value_name = "OP_SUMMARY.csv", conflicts_with = "table", requires = "model")]
     msprof: Option<PathBuf>,
-    /// The model that was profiled
+    /// One measured time of your model, e.g. 8=2.1ms for a batch of 8: the profile is bent to agree with it, and is good for that model alone
+    #[arg(long, value_name = "BATCH=MS", conflicts_with_all = ["table", "msprof", "validate", "keep", "report"], requires = "model")]
+    measured: Option<Measured>,
+    /// The model that was profiled or measured
     #[arg(long, value_name = "MODEL.onnx")]
     model: Option<PathBuf>,
     /// The batch that was profiled
@@ -92,6 +99,9 @@ impl Fit {
             return Err(Error::device(out.display().to_string(), "is there already", "name another file, or add --force to replace it"));
         }
         let profile = Profile::load(&self.device)?;
+        if let Some(point) = self.measured {
+            return self.of_point(&profile, point);
+        }
         let (found, leftover) = match (&self.table, &self.msprof) {
             (Some(table), _) => (self.of_table(&profile, table)?, None),
             (None, Some(file)) => self.of_profiler(&profile, file).map(|(found, left)| (found, Some(left)))?,
@@ -114,6 +124,38 @@ impl Fit {
             return print_json(&json!({ "fit": found, "leftover": leftover, "out": self.out, "report": self.report }));
         }
         self.print(&found, leftover.as_ref());
+        Ok(())
+    }
+
+    fn of_point(&self, profile: &Profile, point: Measured) -> Result<()> {
+        let model = Network::load(self.model.as_deref().unwrap_or_else(|| Path::new("")), Pins::new())?;
+        let case = model.measured(point.batch, point.ms, Conditions::default())?;
+        let predicted_ms = point.ms * case.error(profile).exp();
+        let anchor = Anchor::new(point.batch, point.ms, predicted_ms, profile.evidence.as_ref());
+        let factor = profile.evidence.as_ref().map(Evidence::factor_beside_a_measurement);
+        let known = format!(
+            "Bent to one measured time: {} at batch {} took {} ms, {predicted_ms:.3} were predicted. Good for that model alone.",
+            case.network, point.batch, point.ms
+        );
+        let bent = Profile {
+            known_error: format!("{known} Before: {}", profile.known_error),
+            evidence: profile.evidence.clone().map(|e| Evidence { factor_90: factor.unwrap_or(e.factor_90), ..e }),
+            ..anchor_to(&case, profile)
+        };
+        if let Some(out) = &self.out {
+            study::write_atomically(out, bent.to_yaml()?.as_bytes())?;
+        }
+        if self.json {
+            return print_json(&json!({ "measured": anchor, "profile": bent, "out": self.out }));
+        }
+        println!("{known}");
+        if let Some(warning) = &anchor.warning {
+            eprintln!("warning: {warning}");
+        }
+        match &self.out {
+            Some(out) => println!("profile written: {}", out.display()),
+            None => print!("{}", bent.to_yaml()?),
+        }
         Ok(())
     }
 
@@ -159,10 +201,7 @@ impl Fit {
 
     fn of_profiler(&self, profile: &Profile, file: &Path) -> Result<(Judgement, Leftover)> {
         let path = self.model.as_deref().unwrap_or_else(|| Path::new(""));
-        let model = Model::load(path)?;
-        let precision: BTreeMap<String, Precision> =
-            model.metadata(PRECISION_KEY).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        let kernels = extract(&model, &shape::infer(&model, self.batch, &BTreeMap::new())?, &precision);
+        let kernels = Network::load(path, Pins::new())?.kernels(self.batch, Conditions::default())?;
         let table = msprof::read(file)?;
         let name = path.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let Profiled { cases, inference, matching } = profiled::cases(&kernels, &table, &name, self.batch);

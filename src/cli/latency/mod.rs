@@ -1,7 +1,7 @@
 //! `gulliver latency`: predicted time of a model, kernel by kernel.
 
 mod answer;
-mod network;
+pub(super) mod network;
 mod roofline;
 mod text;
 
@@ -70,9 +70,9 @@ pub struct Latency {
 
 /// A measured time in ms of a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Measured {
-    batch: usize,
-    ms: f64,
+pub(super) struct Measured {
+    pub batch: usize,
+    pub ms: f64,
 }
 
 impl FromStr for Measured {

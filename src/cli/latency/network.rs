@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A model and the precision of its nodes by name, FP16 where absent.
-pub(super) struct Network {
+pub(in crate::cli) struct Network {
     model: Model,
     precision: BTreeMap<String, Precision>,
     pins: Pins,
@@ -55,7 +55,7 @@ impl Network {
     }
 
     /// Asks for a precision in every layer that can take it; those that cannot take 4-bit weights are asked for INT8.
-    pub fn ask_for(&mut self, wanted: Precision, batch: usize) -> Result<WhatIf> {
+    pub(super) fn ask_for(&mut self, wanted: Precision, batch: usize) -> Result<WhatIf> {
         if !self.precision.is_empty() {
             let message = "it was compressed and has precisions of its own";
             return Err(Error::model(&self.model.name, message, "leave --precision out, or give the float model"));
