@@ -143,7 +143,7 @@ fn one_measured_point_scales_every_batch() {
 
     let far = format!("8={}", 2.0 * ms(&plain, 1));
     let said = latency(&bed, "measured.yaml", &["--batch", "1,8", "--measured", &far]).ends_with(0).out;
-    assert!(said.contains("all predictions are multiplied by 2.000") && said.contains("as you measured it"), "{said}");
+    assert!(said.contains("2.000 times as much; predictions") && said.contains("as you measured it"), "{said}");
     assert!(said.contains("warning: measured 2.00 times slower than predicted") && said.contains("--host-us"), "{said}");
     let blind = latency(&bed, "blind.yaml", &["--measured", &far]).ends_with(0).out;
     assert!(!blind.contains("warning") && blind.contains("nothing but your point was measured on this chip"), "{blind}");

@@ -29,7 +29,7 @@ pub(super) fn text(answer: &Answer, all: bool) -> String {
     if let Some(anchor) = &answer.measured {
         let _ = writeln!(
             text,
-            "measured {} ms at batch {}, predicted {} ms: all predictions are multiplied by {}",
+            "measured {} ms at batch {}, predicted {} ms: {} times as much; predictions at other batches are bent to agree",
             fixed(anchor.measured_ms, 3),
             anchor.batch,
             fixed(anchor.predicted_ms, 3),
