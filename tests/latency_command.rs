@@ -127,15 +127,15 @@ fn what_a_chip_or_a_model_cannot_take_is_refused() {
 }
 
 #[test]
-fn one_measured_point_scales_every_batch() {
+fn a_measured_batch_is_met_exactly_and_the_others_move_with_it() {
     let bed = chips();
     let ms = |json: &Value, of: usize| number(&json["batches"][of]["latency_ms"]);
     let plain = latency(&bed, "measured.yaml", &["--batch", "1,8", "--json"]).ends_with(0).json();
     let point = format!("8={}ms", 1.2 * ms(&plain, 1));
     let scaled = latency(&bed, "measured.yaml", &["--batch", "1,8", "--measured", &point, "--json"]).ends_with(0).json();
-    for of in [0, 1] {
-        assert!((ms(&scaled, of) / ms(&plain, of) - 1.2).abs() < 1e-9);
-    }
+    assert!((ms(&scaled, 1) / ms(&plain, 1) - 1.2).abs() < 1e-9);
+    let other = ms(&scaled, 0) / ms(&plain, 0);
+    assert!((1.05..1.25).contains(&other), "{other}");
     assert!((number(&scaled["measured"]["factor"]) - 1.2).abs() < 1e-9 && scaled["measured"]["warning"].is_null());
     let high = number(&scaled["batches"][0]["interval_ms"][1]);
     assert!((high / ms(&scaled, 0) - 1.05f64.powf(2.439)).abs() < 1e-9, "the error of a ratio is left");
