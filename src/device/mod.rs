@@ -2,9 +2,9 @@
 //!
 //! * [`profile`]: the chips, as YAML a user can copy and change, with fitted [`coefficients`] and the [`evidence`] for them; [`platform`]: a
 //!   chip's file of CANN, and the profile that comes of it.
-//! * [`kernel`]: what runs as one launch after ATC's fusion (`fuse` says what joins, `work` and `traffic` how much there is to do);
+//! * [`kernel`]: what runs as one launch after ATC's fusion (`extract` finds it, `fuse` says what joins, `work` and `traffic` how much there is to do);
 //!   [`latency`]: the time of each kernel; [`treat`]: the kernels of a treated layer; [`size`]: bytes of the deployed model.
-//! * [`breakdown`]: a prediction by kind of kernel; [`compare`]: where the time went between two; [`anchor`]: what a measurement of the user's does to one.
+//! * [`breakdown`]: a prediction by kind of kernel; [`mod@compare`]: where the time went between two; [`anchor`]: what a measurement of the user's does to one.
 //! * [`target`]: what brings nothing on a chip.
 //! * [`fit`]: coefficients from measurements; [`msprof`]: the profiler's measured times, row by kernel.
 //!
@@ -15,6 +15,7 @@ pub mod breakdown;
 pub mod coefficients;
 pub mod compare;
 pub mod evidence;
+mod extract;
 pub mod fit;
 mod fuse;
 pub mod kernel;
@@ -33,7 +34,8 @@ pub use breakdown::{Kind, by_kind};
 pub use coefficients::Coefficients;
 pub use compare::{Comparison, compare};
 pub use evidence::Evidence;
-pub use kernel::{Conditions, Kernel, extract, extract_under};
+pub use extract::{extract, extract_under};
+pub use kernel::{Conditions, Kernel};
 pub use latency::{Extrapolated, KernelTime, Prediction, predict};
 pub use platform::Platform;
 pub use profile::Profile;

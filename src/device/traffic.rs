@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
+    extract::Draft,
     fuse::View,
-    kernel::{Access, Draft, Kernel, Op, Traffic, Vector, pad},
+    kernel::{Access, Kernel, Op, Traffic, Vector, pad},
 };
 use crate::precision::Precision;
 

@@ -64,7 +64,7 @@ impl Case {
 }
 
 /// How strongly a fit holds to what it starts from: the penalty of a coefficient one of its standard deviations away, in units of a
-/// row that is [`SOFT`] off.
+/// row that is 0.15 off in ln(time).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hold(pub f64);
 

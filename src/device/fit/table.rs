@@ -7,7 +7,7 @@ use std::{
 
 use super::{Case, What};
 use crate::{
-    device::kernel::{Conditions, extract_under},
+    device::{Conditions, extract_under},
     error::{Error, Result},
     graph::{Model, model::int_attribute, shape},
     precision::Precision,
