@@ -202,3 +202,25 @@ fn a_roofline_is_written_where_it_is_asked_for() {
     latency(&bed, "blind.yaml", &["--json", "--plot", "again.svg"]).ends_with(0).json();
     assert!(bed.path("again.svg").exists());
 }
+
+#[test]
+fn a_model_with_a_fixed_batch_is_predicted_at_that_batch() {
+    let bed = Bed::new();
+    let args = ["latency", "pinned.onnx", "--device", "ascend310p3", "--batch", "1,8", "--json"];
+    bed.write("pinned.onnx", pinned());
+    let said = bed.gulliver(args).ends_with(0);
+    let batches = said.json()["batches"].as_array().unwrap().clone();
+    assert_eq!(batches.len(), 1);
+    assert_eq!(batches[0]["batch"], 4);
+    assert!(said.err.contains("fixed batch"), "{}", said.err);
+}
+
+/// ResNet-18 whose input says a batch of 4.
+fn pinned() -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/latency/resnet18.onnx");
+    let mut model = gulliver::graph::Model::load(&path).unwrap();
+    let input = &mut model.proto.graph.as_mut().unwrap().input[0];
+    let Some(gulliver::graph::proto::type_proto::Value::TensorType(t)) = input.r#type.as_mut().unwrap().value.as_mut() else { panic!() };
+    t.shape.as_mut().unwrap().dim[0].value = Some(gulliver::graph::proto::tensor_shape_proto::dimension::Value::DimValue(4));
+    model.to_bytes().unwrap()
+}

@@ -16,6 +16,9 @@ use crate::{
     precision::Precision,
 };
 
+/// Passes over its data that a softmax or a normalisation takes.
+const SOFTMAX_PASSES: f64 = 10.0;
+
 /// A kernel before it is known who reads its results in which precision.
 pub(super) struct Draft<'m> {
     /// The launch, without its traffic in activations.
@@ -48,7 +51,7 @@ pub fn extract_under(model: &Model, shapes: &Shapes, precision: &BTreeMap<String
             continue;
         }
         let node = &view.nodes[first];
-        let image = if view.role[first] == Role::Cube && !matches!(node.op_type(), "Gemm" | "MatMul") {
+        let image = if view.role[first] == Role::Cube && !matches!(node.op_type(), "Gemm" | "MatMul" | "Attention") {
             view.variable_inputs(first).first().copied().filter(|&input| !view.is_five(input))
         } else {
             None
@@ -149,6 +152,9 @@ fn draft<'m>(
             kernel.layer = constant.map(|_| node.name().to_string());
             (kernel.op, kernel.cube) = product(view, node);
             vector.drain = kernel.cube.filter(|_| kernel.op != Op::ConvTranspose).map_or(out_size(first), |c| c.drained());
+            if node.op_type() == "Attention" {
+                vector.plain = kernel.cube.map_or(0.0, |c| SOFTMAX_PASSES * (c.images * c.rows * c.cout) as f64);
+            }
             let folded = inside.iter().skip(1).filter(|&&n| {
                 view.role[n] == Role::Elementwise && view.variable_inputs(n).len() > 1 || is_activation(view.nodes[n].op_type())
             });
@@ -163,7 +169,7 @@ fn draft<'m>(
         }
         Role::Elementwise | Role::BatchNorm => kernel.op = Op::Elementwise,
         Role::Reduce => {
-            let passes = if node.op_type().starts_with("Reduce") || node.op_type().starts_with("Arg") { 1.0 } else { 10.0 };
+            let passes = if node.op_type().starts_with("Reduce") || node.op_type().starts_with("Arg") { 1.0 } else { SOFTMAX_PASSES };
             (kernel.op, vector.plain) = (Op::Reduce, read * passes);
         }
         Role::Pool => {
@@ -341,6 +347,16 @@ mod tests {
         let ragged = vec![conv3("a", "x"), op("Conv", "c", &["x", "v"]), concat("c")];
         assert_eq!(kernels(&model(32, &weights, aligned), &[])[3].access, Access::Blocks);
         assert_eq!(kernels(&model(32, &weights, ragged), &[])[3].access, Access::Pieces);
+    }
+
+    #[test]
+    fn attention_has_the_products_and_the_softmax_of_its_parts() {
+        let nodes = vec![op("Attention", "y", &["x", "x", "x"])];
+        let list = kernels(&model(4, &[], nodes), &[]);
+        // Four heads of 8 rows and 8 channels: twice 4·8·8·8 multiply-adds, and 4·8·8 numbers of a softmax.
+        assert_eq!(list.len(), 1);
+        assert_eq!((list[0].cube.unwrap().macs(), list[0].vector.plain), (2 * 4 * 8 * 8 * 8, 10.0 * 4.0 * 8.0 * 8.0));
+        assert_eq!(list[0].layer, None);
     }
 
     #[test]

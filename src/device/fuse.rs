@@ -214,7 +214,7 @@ impl<'m> View<'m> {
                     Role::Free
                 }
             }
-            "Conv" | "FusedConv" | "ConvTranspose" | "Gemm" | "MatMul" => Role::Cube,
+            "Conv" | "FusedConv" | "ConvTranspose" | "Gemm" | "MatMul" | "Attention" => Role::Cube,
             "BatchNormalization" => Role::BatchNorm,
             "MaxPool" | "AveragePool" | "LpPool" | "GlobalAveragePool" | "GlobalMaxPool" => Role::Pool,
             "Softmax"
@@ -247,7 +247,7 @@ impl<'m> View<'m> {
     fn keeps_channels(&self, node: &NodeProto, role: Role) -> bool {
         let rank = node.output.first().and_then(|o| self.shapes.dims(o)).map_or(0, <[usize]>::len);
         match role {
-            Role::Cube => rank >= 4 && !matches!(node.op_type(), "Gemm" | "MatMul"),
+            Role::Cube => rank >= 4 && !matches!(node.op_type(), "Gemm" | "MatMul" | "Attention"),
             Role::Move if node.op_type() == "Transpose" => {
                 rank == 5 && ints_attribute(node, "perm").is_some() && self.is_five(&node.input[0])
             }

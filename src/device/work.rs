@@ -26,6 +26,12 @@ pub(super) fn product(view: &View, node: &NodeProto) -> (Op, Option<Cube>) {
             let images = if w.len() > 2 { of(&y[..y.len().saturating_sub(2)]).max(1) } else { 1 };
             (Op::MatMul, Some(Cube { images, rows: rows / images.max(1), taps: 1, cin: cin as u64, cout: cout as u64, groups: 1 }))
         }
+        // Both products of softmax(q·kᵀ)·v over heads [batch, heads, rows, channels]: they have as many multiply-adds, so the sum is twice as long.
+        "Attention" if x.len() == 4 && w.len() == 4 => {
+            let sizes = [x[0] * x[1], x[2], x[3], w[2]].map(|d| d as u64);
+            (Op::MatMul, Some(Cube { images: sizes[0], rows: sizes[1], taps: 2, cin: sizes[2], cout: sizes[3], groups: 1 }))
+        }
+        "Attention" => (Op::Other, None),
         op if x.len() > 2 && w.len() > 2 && y.len() > 2 => {
             let groups = u64::try_from(int_attribute(node, "group", 1)).unwrap_or(1).max(1);
             let transposed = op == "ConvTranspose";

@@ -121,7 +121,12 @@ impl Latency {
             None => None,
         };
         let mut batches = Vec::new();
-        for &batch in &self.batch {
+        let mut asked: Vec<usize> = self.batch.iter().map(|&b| model.batch(b)).collect::<Result<_>>()?;
+        if asked != self.batch {
+            asked.dedup();
+            eprintln!("{} has a fixed batch: predicted at {asked:?}", model.name());
+        }
+        for &batch in &asked {
             let mut prediction = of(&model, batch, &profile)?;
             if let Some(anchor) = &anchor {
                 prediction.interval_ms = anchor.interval_ms(batch, prediction.latency_ms, profile.evidence.as_ref());

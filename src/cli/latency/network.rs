@@ -85,6 +85,13 @@ impl Network {
         Ok(extract_under(&self.model, &self.shapes(batch)?, &self.precision, conditions))
     }
 
+    /// The batch it really runs at when asked for one: its own where its first input has a fixed one.
+    pub fn batch(&self, asked: usize) -> Result<usize> {
+        let shapes = self.shapes(asked)?;
+        let first = self.model.inputs().next().and_then(|i| shapes.dims(i.name())).and_then(|d| d.first());
+        Ok(first.copied().filter(|&d| d > 0).unwrap_or(asked))
+    }
+
     /// A measured time of the model, ms.
     pub fn measured(&self, batch: usize, ms: f64, conditions: Conditions) -> Result<Case> {
         let what = What::Network(self.kernels(batch, conditions)?);
