@@ -249,6 +249,12 @@ impl Fit {
                 r.network, r.precision, r.batch, r.predicted, r.measured
             );
         }
+        for h in &found.implausible {
+            println!(
+                "implausible, a fit leaves it out: {} at batch {}, {:.3} ms measured, {:.3} ms predicted",
+                h.network, h.batch, h.measured_ms, h.predicted_ms
+            );
+        }
         if let Some(left) = leftover {
             println!("{} inferences; rows without a kernel: {}", left.inferences, left.rows_without_kernel.len());
             left.rows_without_kernel.iter().for_each(|r| println!("  {r}"));

@@ -17,6 +17,8 @@ pub mod compare;
 pub mod evidence;
 mod extract;
 pub mod fit;
+#[cfg(test)]
+mod fixture;
 mod fuse;
 pub mod kernel;
 pub mod latency;

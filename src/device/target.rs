@@ -78,19 +78,11 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, path::Path};
-
     use super::*;
-    use crate::{
-        device::extract,
-        graph::{Model, shape},
-    };
+    use crate::device::fixture;
 
     fn target(device: &str, network: &str) -> Target {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("datasets/latency/{network}.onnx"));
-        let model = Model::load(&path).unwrap();
-        let shapes = shape::infer(&model, 8, &BTreeMap::new()).unwrap();
-        Target::new(&Profile::load(device).unwrap(), extract(&model, &shapes, &BTreeMap::new()))
+        Target::new(&Profile::load(device).unwrap(), fixture::kernels(network, 8, Precision::Fp16))
     }
 
     fn layer(target: &Target, wanted: impl Fn(&crate::device::kernel::Cube) -> bool) -> String {

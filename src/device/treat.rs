@@ -118,18 +118,11 @@ pub fn treated(kernel: &Kernel, to: Treated) -> Vec<Kernel> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::{
-        device::{Profile, extract, latency::kernel_us},
-        graph::{Model, shape},
-    };
+    use crate::device::{Profile, fixture, latency::kernel_us};
 
-    fn kernels(network: &str, batch: usize, precision: &BTreeMap<String, Precision>) -> Vec<Kernel> {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("datasets/latency/{network}.onnx"));
-        let model = Model::load(&path).unwrap();
-        extract(&model, &shape::infer(&model, batch, &BTreeMap::new()).unwrap(), precision)
+    fn kernels(network: &str, batch: usize) -> Vec<Kernel> {
+        fixture::kernels(network, batch, Precision::Fp16)
     }
 
     fn time(kernels: &[Kernel]) -> f64 {
@@ -139,7 +132,7 @@ mod tests {
 
     /// The first kernel of ResNet-50 with so many channels in and out.
     fn layer(channels: u64, batch: usize) -> Kernel {
-        let found = kernels("resnet50", batch, &BTreeMap::new());
+        let found = kernels("resnet50", batch);
         let wanted = |c: &Cube| c.cin == channels && c.cout == channels && c.taps == 9;
         found.into_iter().find(|k| k.cube.as_ref().is_some_and(wanted)).unwrap()
     }
@@ -147,7 +140,7 @@ mod tests {
     #[test]
     fn an_identity_is_the_kernel_itself() {
         for network in ["resnet18", "mobilenet_v2", "vgg16"] {
-            for kernel in kernels(network, 4, &BTreeMap::new()).iter().filter(|k| k.layer.is_some()) {
+            for kernel in kernels(network, 4).iter().filter(|k| k.layer.is_some()) {
                 let same = treated(kernel, Treated::identity(kernel.cube.as_ref().unwrap()));
                 assert_eq!(same.len(), 1);
                 assert!((time(&same) / time(std::slice::from_ref(kernel)) - 1.0).abs() < 1e-9, "{network} {}", kernel.name);
@@ -157,12 +150,9 @@ mod tests {
 
     #[test]
     fn a_layer_in_int8_between_int8_layers_takes_what_it_takes_in_the_network() {
-        let all = crate::device::fit::table::everywhere(
-            &Model::load(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/latency/resnet50.onnx")).unwrap(),
-            Precision::Int8,
-        );
-        let inside = kernels("resnet50", 8, &all).into_iter().find(|k| k.name.ends_with("layer1.0/conv2/Conv")).unwrap();
-        let float = kernels("resnet50", 8, &BTreeMap::new()).into_iter().find(|k| k.name == inside.name).unwrap();
+        let inside =
+            fixture::kernels("resnet50", 8, Precision::Int8).into_iter().find(|k| k.name.ends_with("layer1.0/conv2/Conv")).unwrap();
+        let float = kernels("resnet50", 8).into_iter().find(|k| k.name == inside.name).unwrap();
         let mut alone = treated(&float, Treated { precision: Precision::Int8, ..Treated::identity(float.cube.as_ref().unwrap()) });
         assert_eq!(alone[0].reads, inside.reads);
         // Behind it stands an INT8 layer in the network; alone it writes half floats.
@@ -196,7 +186,7 @@ mod tests {
         // The vendor's article: ResNet-50 with 30 % channel sparsity at batch 32, 40 % faster.
         // The count that stays is rounded up to a multiple of 16, as AMCT does.
         let fewer = |c: u64| ((c as f64 * 0.7) as u64).div_ceil(16) * 16;
-        let float = kernels("resnet50", 32, &BTreeMap::new());
+        let float = kernels("resnet50", 32);
         let cut: Vec<Kernel> = float
             .iter()
             .flat_map(|k| match &k.cube {
@@ -215,9 +205,7 @@ mod tests {
 
     #[test]
     fn int4_gains_over_int8_what_the_vendor_says_and_nothing_where_the_chip_does_not() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/latency/resnet50.onnx");
-        let model = Model::load(&path).unwrap();
-        let all = |p| kernels("resnet50", 8, &crate::device::fit::table::everywhere(&model, p));
+        let all = |p| fixture::kernels("resnet50", 8, p);
         let ratio = time(&all(Precision::Int8)) / time(&all(Precision::Int4));
         assert!((1.2..=1.6).contains(&ratio), "{ratio:.2}");
     }

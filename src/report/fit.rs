@@ -59,6 +59,15 @@ pub fn fit_markdown(found: &Judgement) -> String {
         let _ = writeln!(page, "{}\n", row("carried over", &other.score));
         page.push_str(&networks(&other.predictions));
     }
+    if !found.implausible.is_empty() {
+        page.push_str(
+            "\n## Implausible measurements, which a fit leaves out\n\n| what | batch | measured, ms | predicted, ms |\n|---|---|---|---|\n",
+        );
+        for h in &found.implausible {
+            let [measured, predicted] = [h.measured_ms, h.predicted_ms].map(|ms| format::fixed(ms, 3));
+            let _ = writeln!(page, "| {} | {} | {measured} | {predicted} |", h.network, h.batch);
+        }
+    }
     page.push_str(
         "\n## Kinds of kernels\n\n| kind | kernels | share of predicted time | error before | error after |\n|---|---|---|---|---|\n",
     );

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Case, Hold, What, fit,
+    Case, Hold, What, fit, implausible,
     validate::{Held, LeftOut, Score, anchored, leave_families_out, quantile, score},
 };
 use crate::{
@@ -71,6 +71,8 @@ pub struct Judgement {
     pub fitted: Vec<Held>,
     /// Predictions by fits without the family; empty if nothing was left out.
     pub held_out: Vec<Held>,
+    /// Measurements that the fit left out because no chip explains them.
+    pub implausible: Vec<Held>,
     /// Time and error by kind of kernel.
     pub kinds: Vec<Kind>,
     /// Speed-ups of other precisions.
@@ -150,6 +152,7 @@ pub fn judge(question: &Question) -> Judgement {
         score_before: judged_by(judged, profile),
         score_after,
         score_held_out,
+        implausible: implausible(&seen, &fitted_profile).into_iter().map(|i| Held::of(seen[i], &fitted_profile)).collect(),
         kinds: kinds(judged, profile, &fitted_profile),
         ratios: ratios(&fitted, &predict(also, &fitted_profile)),
         others: others.collect(),

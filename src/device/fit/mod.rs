@@ -78,7 +78,31 @@ impl Hold {
 }
 
 /// Fits the coefficients of a profile to measurements, starting from its own.
+///
+/// Measurements that are [`implausible`] beside a fit that holds tightly, and cannot bend to them, are left out until none is left.
 pub fn fit(cases: &[&Case], profile: &Profile, hold: Hold) -> Coefficients {
+    let mut kept = cases.to_vec();
+    loop {
+        let tight = Profile { coefficients: fit_all(&kept, profile, Hold(hold.0.max(1.0))), ..profile.clone() };
+        let bad = implausible(&kept, &tight);
+        if bad.is_empty() || 2 * (kept.len() - bad.len()) < cases.len() {
+            return if hold.0 < 1.0 { fit_all(&kept, profile, hold) } else { tight.coefficients };
+        }
+        kept = kept.into_iter().enumerate().filter(|(i, _)| !bad.contains(i)).map(|(_, c)| c).collect();
+    }
+}
+
+/// Measurements that no chip explains, by index: more than 2.5 times off and more than five times as far off as the median is. Batches a second in
+/// place of samples, the total of a card with four chips, a host's time.
+pub fn implausible(cases: &[&Case], profile: &Profile) -> Vec<usize> {
+    let errors: Vec<f64> = cases.iter().map(|c| c.error(profile).abs()).collect();
+    let mut sorted = errors.clone();
+    sorted.sort_by(f64::total_cmp);
+    let limit = 2.5f64.ln().max(5.0 * validate::quantile(&sorted, 0.5));
+    errors.iter().enumerate().filter(|(_, e)| cases.len() > 2 && **e > limit).map(|(i, _)| i).collect()
+}
+
+fn fit_all(cases: &[&Case], profile: &Profile, hold: Hold) -> Coefficients {
     let start = profile.coefficients.values().map(f64::ln);
     let mut at = start;
     let mut errors = errors(cases, profile, &at);
@@ -162,4 +186,61 @@ fn step(matrix: &[Logs], gradient: &Logs, at: &Logs, damping: f64) -> Logs {
     let right = Mat::from_fn(n, 1, |i, _| -gradient[i]);
     let delta = left.partial_piv_lu().solve(&right);
     std::array::from_fn(|i| at[i] + delta[(i, 0)].clamp(-0.7, 0.7))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::fixture;
+
+    /// A chip that reaches less of its cube and more of its vector units than the profile says.
+    fn chip(profile: &Profile) -> Profile {
+        let c = profile.coefficients;
+        let coefficients = Coefficients { cube: c.cube * 0.75, vector: c.vector * 1.5, launch_cycles: c.launch_cycles * 1.6, ..c };
+        Profile { coefficients, ..profile.clone() }
+    }
+
+    /// Networks as a chip takes them.
+    fn measured(chip: &Profile) -> Vec<Case> {
+        let case = |(network, batch): (&str, usize)| {
+            let kernels = fixture::kernels(network, batch, Precision::Fp16);
+            let ms = latency_ms(&kernels, chip);
+            Case { network: network.into(), family: network.into(), batch, precision: Precision::Fp16, what: What::Network(kernels), ms }
+        };
+        let networks = ["resnet18", "resnet50", "vgg16", "googlenet", "mobilenet_v2", "mobilenet_v3_large", "squeezenet1_1", "regnety_016"];
+        networks.into_iter().flat_map(|n| [1, 4, 16].map(|b| (n, b))).map(case).collect()
+    }
+
+    fn worst(cases: &[Case], profile: &Profile) -> f64 {
+        cases.iter().map(|c| c.error(profile).abs()).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn bad_rows_do_not_pull_the_fit_away_from_the_good_ones() {
+        let profile = Profile::load("ascend310p3").unwrap();
+        let good = measured(&chip(&profile));
+        assert!(worst(&good, &profile) > 0.2);
+        let fitted =
+            |cases: &[Case]| Profile { coefficients: fit(&cases.iter().collect::<Vec<_>>(), &profile, Hold(0.1)), ..profile.clone() };
+        assert!(worst(&good, &fitted(&good)) < 0.03, "{}", worst(&good, &fitted(&good)));
+        // Batches a second in place of samples, a card's total, a host's time.
+        let mut spoilt = good.clone();
+        for (row, by) in [(2, 16.0), (9, 0.25), (17, 3.0)] {
+            spoilt[row].ms *= by;
+        }
+        let found = fitted(&spoilt);
+        assert!(worst(&good, &found) < 0.05, "{}", worst(&good, &found));
+        assert_eq!(implausible(&spoilt.iter().collect::<Vec<_>>(), &found), [2, 9, 17]);
+    }
+
+    #[test]
+    fn an_anchor_is_met_exactly_and_brings_the_other_batches_closer() {
+        let profile = Profile::load("ascend310p3").unwrap();
+        let cases = measured(&chip(&profile));
+        for network in cases.chunks(3) {
+            let bent = anchor(&network[1], &profile);
+            assert!(network[1].error(&bent).abs() < 1e-9);
+            assert!(worst(network, &bent) < worst(network, &profile), "{}", network[0].network);
+        }
+    }
 }

@@ -40,26 +40,17 @@ pub fn cases(kernels: &[Kernel], table: &Table, network: &str, batch: usize) -> 
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, path::Path};
+    use std::path::Path;
 
     use super::*;
-    use crate::{
-        device::{
-            Coefficients, Profile,
-            coefficients::NAMES,
-            extract,
-            fit::{Hold, fit},
-            latency::kernel_us,
-            msprof,
-        },
-        graph::{Model, shape},
+    use crate::device::{
+        Coefficients, Profile,
+        coefficients::NAMES,
+        fit::{Hold, fit},
+        fixture,
+        latency::kernel_us,
+        msprof,
     };
-
-    fn kernels(network: &str, batch: usize) -> Vec<Kernel> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("datasets/latency/{network}.onnx"));
-        let model = Model::load(&path).unwrap();
-        extract(&model, &shape::infer(&model, batch, &BTreeMap::new()).unwrap(), &BTreeMap::new())
-    }
 
     /// What msprof would write in a column variant; every eleventh row is missing, every seventh has another name.
     fn csv(kernels: &[Kernel], chip: &Profile, heading: &str) -> String {
@@ -100,7 +91,7 @@ mod tests {
         for heading in headings {
             let mut all = Vec::new();
             for (network, batch) in [("mobilenet_v2", 4), ("resnet50", 16), ("googlenet", 8)] {
-                let kernels = kernels(network, batch);
+                let kernels = fixture::kernels(network, batch, Precision::Fp16);
                 let text = csv(&kernels, &chip, heading);
                 let table = msprof::parse(Path::new("op_summary.csv"), text.as_bytes()).unwrap();
                 let found = cases(&kernels, &table, network, batch);
