@@ -10,9 +10,7 @@ use std::{
 use gulliver::{compress::Compressor, graph::Model, runtime::Runtime};
 
 fn path(name: &str) -> PathBuf {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let found = ["latency", "topologies"].map(|f| fixtures.join(f).join(format!("{name}.onnx")));
-    found.into_iter().find(|p| p.is_file()).unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("datasets/latency/{name}.onnx"))
 }
 
 fn open(name: &str) -> Compressor {

@@ -120,7 +120,7 @@ impl Import {
 
 fn list(as_json: bool) -> Result<()> {
     let profiles: Vec<Profile> = Profile::names().into_iter().map(Profile::load).collect::<Result<_>>()?;
-    let peak = |p: &Profile, precision| 2e-6 * f64::from(p.cores) * p.cube_freq_mhz * p.mac_per_cycle(precision);
+    let peak = |p: &Profile, precision| 2.0 * p.peak_tmac(precision);
     if as_json {
         let all: Vec<_> = profiles
             .iter()
@@ -128,7 +128,7 @@ fn list(as_json: bool) -> Result<()> {
             .collect();
         return print_json(&all);
     }
-    let mut rows = vec![["device", "cores", "FP16 TFLOPS", "INT8 TOPS", "DRAM GB/s", "INT4"].map(String::from).to_vec()];
+    let mut rows = vec![["device", "cores", "FP16 TFLOPS", "INT8 TOPS", "DRAM GB/s", "INT4", "error"].map(String::from).to_vec()];
     for p in &profiles {
         rows.push(vec![
             p.name.clone(),
@@ -137,8 +137,10 @@ fn list(as_json: bool) -> Result<()> {
             format!("{:.1}", peak(p, Precision::Int8)),
             format!("{:.0}", p.ddr_gb_per_s),
             word(&p.int4),
+            p.evidence.as_ref().map_or("unknown".into(), |e| format!("{:.0}%", 100.0 * e.median_error)),
         ]);
     }
     print!("{}", aligned(&rows));
+    println!("error: median of predictions for networks that were not fitted; unknown where nothing was measured");
     Ok(())
 }
