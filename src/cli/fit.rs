@@ -111,7 +111,8 @@ impl Fit {
         let fitted = Profile {
             coefficients: found.after,
             known_error: known_error(&found, error),
-            evidence: Some(found.evidence.clone()),
+            // Kernels of one network say nothing of how far other networks are off: that stays as it was known.
+            evidence: if leftover.is_some() { profile.evidence.clone() } else { Some(found.evidence.clone()) },
             ..profile
         };
         if let Some(out) = &self.out {
@@ -220,7 +221,7 @@ impl Fit {
                 .collect(),
             inferences: inference.counted,
         };
-        let found = judge(&Question {
+        let mut found = judge(&Question {
             profile,
             judged: &cases,
             also: &[],
@@ -231,6 +232,7 @@ impl Fit {
             date: today(),
             noise_floor: self.noise / 100.0,
         });
+        (found.evidence.networks, found.evidence.families) = (1, 1);
         Ok((found, leftover))
     }
 
@@ -287,13 +289,9 @@ fn line(name: &str, score: &Score) -> Vec<String> {
 fn known_error(found: &Judgement, error: &Score) -> String {
     let unseen = found.score_held_out.is_some() || found.before == found.after;
     let how = if unseen { "not seen by the fit" } else { "seen by the fit" };
-    format!(
-        "{} Absolute relative error on what was {how}: median {:.0} %, p90 {:.0} %; between predictions for one network {:.0} % in the median.",
-        found.data,
-        100.0 * error.median,
-        100.0 * error.p90,
-        100.0 * found.evidence.ratio_error
-    )
+    let ratio = error.anchored.map_or(String::new(), |r| format!("; between predictions for one network {:.0} % in the median", 100.0 * r));
+    let (median, p90) = (100.0 * error.median, 100.0 * error.p90);
+    format!("{} Absolute relative error on what was {how}: median {median:.0} %, p90 {p90:.0} %{ratio}.", found.data)
 }
 
 fn write_report(found: &Judgement, leftover: Option<&Leftover>, folder: &Path) -> Result<()> {

@@ -1,4 +1,4 @@
-//! One measured time of the user's network: it rescales the predictions for that network.
+//! One measured time of the user's network beside its prediction; [`fit::anchor`](super::fit::anchor) bends the others to it.
 
 use super::evidence::Evidence;
 
@@ -14,7 +14,7 @@ pub struct Anchor {
     pub predicted_ms: f64,
     /// Measured time of the batch, ms.
     pub measured_ms: f64,
-    /// Measured over predicted: what predictions for the network are multiplied by.
+    /// Measured over predicted.
     pub factor: f64,
     /// What may be wrong, where the two are further apart than the model errs.
     pub warning: Option<String>,

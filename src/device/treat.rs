@@ -4,7 +4,7 @@
 //! ([`extract`](super::extract)).
 
 use super::{
-    kernel::{Cube, Kernel, Op, Traffic, pad},
+    kernel::{Cube, Kernel, Op, Traffic, Vector, pad},
     work::weight_traffic,
 };
 use crate::precision::Precision;
@@ -52,13 +52,16 @@ impl Treated {
 }
 
 /// The kernels that a layer's kernel becomes, in order. The kernel must be that of an untreated layer in FP16 with a constant weight;
-/// others come back as they are.
+/// others come back as they are, as do grouped convolutions that are to be split.
 ///
 /// A split keeps what was fused to the layer in its last part. Window and stride of a spatial split are taken as square; the image between its
 /// two parts has as many rows as the output and columns as the input.
 pub fn treated(kernel: &Kernel, to: Treated) -> Vec<Kernel> {
     let (Some(cube), Some((_, moving))) = (kernel.cube, kernel.reads.split_first()) else { return vec![kernel.clone()] };
     let Some((input, others)) = moving.split_first().filter(|_| kernel.layer.is_some()) else { return vec![kernel.clone()] };
+    if to.split.is_some() && cube.groups > 1 {
+        return vec![kernel.clone()];
+    }
     let whole = Cube { cin: to.cin, cout: to.cout, ..cube };
     // Matrices lie plain, images in blocks of channels.
     let padded = |channels: u64, bits: u64| if kernel.op == Op::MatMul { channels } else { pad(channels, 256 / bits) };
@@ -98,11 +101,11 @@ pub fn treated(kernel: &Kernel, to: Treated) -> Vec<Kernel> {
             weight_traffic(cube, kernel.op, to.precision),
             tensor(*before, cube.cin * cube.groups, bits, distance, i > 0 || input.chained),
         ];
-        let mut vector = super::kernel::Vector { drain: cube.drained(), ..super::kernel::Vector::default() };
+        let mut vector = Vector { drain: cube.drained(), ..Vector::default() };
         let mut writes = vec![tensor(*after, cube.cout * cube.groups, bits, 0, true)];
         if i == last {
             reads.extend(others.iter().map(|t| Traffic { bytes: (t.bytes as f64 * share) as u64, ..*t }));
-            vector = super::kernel::Vector { drain: vector.drain, ..kernel.vector.scaled(share) };
+            vector = Vector { drain: vector.drain, ..kernel.vector.scaled(share) };
             let narrow = |t: &Traffic| tensor(*after, cube.cout * cube.groups, t.bits, 0, t.chained);
             writes = kernel.writes.iter().map(narrow).collect();
         }

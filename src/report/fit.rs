@@ -14,23 +14,30 @@ use crate::device::{
 /// The report; the two pictures beside it are `predicted.svg` and `families.svg`.
 pub fn fit_markdown(found: &Judgement) -> String {
     let mut page = format!("# Cost model of {}\n\n{}\n\n", found.device, found.data);
+    let of_kernels = found.kinds.iter().any(|k| k.errors.is_some());
+    let how = if of_kernels {
+        "a fifth of the kernels at a time, each predicted by a fit that has not seen it"
+    } else {
+        "each family of networks predicted by a fit that has seen none of its members, all fits starting from the same guess"
+    };
+    let floor = match found.evidence.noise_floor {
+        0.0 => "an unknown share".into(),
+        floor => percent(floor),
+    };
     let _ = writeln!(
         page,
-        "Absolute relative error of predicted against measured time. *Held out*: each family of networks predicted by a fit that has seen none of \
-         its members, all fits starting from the same guess. Measurements of one point differ among themselves by {} in the median.\n",
-        match found.evidence.noise_floor {
-            0.0 => "an unknown share".into(),
-            floor => percent(floor),
-        }
+        "Absolute relative error of predicted against measured time. *Held out*: {how}. Measurements of one point differ among themselves by {floor} in the median.\n",
     );
     page.push_str(&scores(found));
-    let _ = writeln!(
-        page,
-        "\nNine in ten held-out measurements lie between prediction / {f} and prediction × {f}. Once one batch of a network is measured, its other \
-         batches are off by {} in the median; that is the error between two predictions for one network.\n",
-        percent(found.evidence.ratio_error),
-        f = format::fixed(found.evidence.factor_90, 2),
-    );
+    let factor = format::fixed(found.evidence.factor_90, 2);
+    let best = found.score_held_out.as_ref().unwrap_or(&found.score_after);
+    let ratio = best.anchored.map_or(String::new(), |r| {
+        format!(
+            " Once one batch of a network is measured, its other batches are off by {} in the median; that is the error between two predictions for one network.",
+            percent(r)
+        )
+    });
+    let _ = writeln!(page, "\nNine in ten of these measurements lie between prediction / {factor} and prediction × {factor}.{ratio}\n");
     let held = if found.held_out.is_empty() { &found.fitted } else { &found.held_out };
     let whose = if found.held_out.is_empty() { "fitted" } else { "held out" };
     let _ = writeln!(page, "![predicted against measured](predicted.svg)\n\n![errors by family](families.svg)\n\n## By family, {whose}\n");
