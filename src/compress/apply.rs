@@ -351,7 +351,7 @@ impl Compressor {
         (noise, centred): (f64, bool),
     ) -> Weight<'w> {
         let (per_row, bits) = (layer.op.is_convolution(), part.treatment.precision.weight_bits());
-        Weight { matrix, per_row, bits, rule: self.quantize.weights, round: part.settled.round, gram, noise, centred }
+        Weight { matrix, per_row, bits, rule: self.quantize.weights, round: part.settled.round, gram, noise, centred, keeps_zeros: false }
     }
 }
 

@@ -18,6 +18,7 @@ mod probe;
 mod prune;
 pub mod quantize;
 mod segment;
+pub mod sparse;
 mod structure;
 #[cfg(test)]
 mod tests;

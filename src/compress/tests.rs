@@ -447,7 +447,17 @@ mod twins {
             let matrix = decompose::as_matrix(&weight(&c.model, &l.weight), l.out_axis);
             let (per_row, bits) = (l.op.is_convolution(), precision.weight_bits());
             let (rule, round) = (WeightRule::MinMax, Round::Nearest);
-            let rounding = quantize_weight(&Weight { matrix: &matrix, per_row, bits, rule, round, gram: None, noise: 0.0, centred: false });
+            let rounding = quantize_weight(&Weight {
+                matrix: &matrix,
+                per_row,
+                bits,
+                rule,
+                round,
+                gram: None,
+                noise: 0.0,
+                centred: false,
+                keeps_zeros: false,
+            });
             let bias = l.bias.as_ref().map(|b| weight(&c.model, b).iter().copied().collect());
             let activations = precision.activation_bits().map(|bits| Grid::asymmetric(range.0, range.1, bits));
             QuantizedLayer { name: l.name.clone(), precision, activations, weight: Arc::new(rounding), bias }

@@ -5,19 +5,18 @@
 //! error is least with all others fixed, until none moves: the discrete form of what AdaRound (Nagel et al., 2020, arXiv 2004.10568)
 //! relaxes and trains.
 
-use faer::{Mat, Side};
+use faer::Mat;
 use ndarray::{Array2, ArrayView1, ArrayView2, s};
 
-use super::scale::{limits, round, scale};
+use super::{
+    factor::{Factor, by_weight, damped, entry},
+    scale::{limits, round, scale},
+};
 use crate::{
     compress::calibrate::{Block, Gram},
     spec::{Round, WeightRule},
 };
 
-/// Share of the mean diagonal that is added to the diagonal of H.
-const DAMPING: f64 = 0.01;
-/// The same for each column that comes on one sample of it: moments of few samples are not to be believed.
-const DAMPING_PER_COLUMN: f64 = 0.5;
 /// Sweeps over the columns at most.
 const SWEEPS: usize = 30;
 
@@ -40,6 +39,8 @@ pub struct Weight<'a> {
     pub noise: f64,
     /// Whether a bias takes up the change of the mean, so that only the rest counts.
     pub centred: bool,
+    /// Whether entries that are exactly 0 stay 0, as those of a 4:2 sparse weight must.
+    pub keeps_zeros: bool,
 }
 
 /// Integers and their scales.
@@ -98,10 +99,11 @@ pub fn quantize_weight(weight: &Weight<'_>) -> Rounding {
                 if columns.end > w.ncols() {
                     continue;
                 }
+                let h = damped(block, weight.gram.map_or(1, |gram| gram.count), weight.noise, weight.centred);
                 let part = w.slice(s![from..to, columns.clone()]);
                 let whole = block.mean.len() == w.ncols();
                 let mut target = integers.slice_mut(s![from..to, columns]);
-                reconstruct(part, &mut target, &mut scales[from..to], &moment(block, weight), weight, whole);
+                reconstruct(part, &mut target, &mut scales[from..to], &h, weight, whole);
             }
         }
     }
@@ -115,27 +117,11 @@ fn nearest(row: ArrayView1<'_, f64>, s: f64, bits: u32) -> impl Iterator<Item = 
 
 /// Mean squares of the inputs of a group, column by column.
 fn diagonal(blocks: &[Block], weight: &Weight<'_>) -> Vec<f64> {
-    let of = |b: &Block| (0..b.mean.len()).map(|i| entry(b, i, i, weight).max(0.0)).collect::<Vec<_>>();
+    let of = |b: &Block| (0..b.mean.len()).map(|i| (entry(b, i, i, weight.centred) + weight.noise).max(0.0)).collect::<Vec<_>>();
     let all: Vec<f64> = blocks.iter().flat_map(of).collect();
     // An input that was never seen still has its weight rounded with care.
     let floor = 1e-4 * all.iter().sum::<f64>() / all.len().max(1) as f64;
     if floor > 0.0 { all.into_iter().map(|v| v.max(floor)).collect() } else { Vec::new() }
-}
-
-fn entry(block: &Block, i: usize, j: usize, weight: &Weight<'_>) -> f64 {
-    let centre = if weight.centred { block.mean[i] * block.mean[j] } else { 0.0 };
-    block.matrix[[i, j]] - centre + if i == j { weight.noise } else { 0.0 }
-}
-
-/// The moments that count for the error, damped.
-fn moment(block: &Block, weight: &Weight<'_>) -> Array2<f64> {
-    let n = block.mean.len();
-    let seen = weight.gram.map_or(1, |g| g.count).max(1) as f64;
-    let damping = DAMPING + DAMPING_PER_COLUMN * n as f64 / seen;
-    let mut h = Array2::from_shape_fn((n, n), |(i, j)| entry(block, i, j, weight));
-    let mean = h.diag().sum() / n.max(1) as f64;
-    h.diag_mut().iter_mut().for_each(|d| *d = d.max(0.0) + damping * mean);
-    h
 }
 
 /// Chooses the integers of some rows over the columns of one block.
@@ -147,9 +133,14 @@ fn reconstruct(
     weight: &Weight<'_>,
     whole: bool,
 ) {
-    let Some(factor) = Factor::of(h) else { return };
+    let Some(factor) = Factor::of(h, by_weight(h)) else { return };
     for (r, s) in scales.iter().enumerate() {
-        let rounded = factor.round(&w.row(r).to_vec(), *s, weight.bits);
+        let row = w.row(r).to_vec();
+        let rounded = factor.round(&row, *s, weight.bits, weight.keeps_zeros);
+        // What is passed on to a weight that stays 0 is lost in part, so that the nearest can be nearer.
+        if weight.keeps_zeros && loss(&row, &rounded, *s, h) > loss(&row, &integers.row(r).to_vec(), *s, h) {
+            continue;
+        }
         integers.row_mut(r).iter_mut().zip(rounded).for_each(|(slot, q)| *slot = q);
     }
     if weight.round == Round::Gptq {
@@ -160,7 +151,8 @@ fn reconstruct(
         let of_row = |m: &Mat<f64>| -> Vec<f64> { (0..h.nrows()).map(|c| m[(r, c)]).collect() };
         let (hw, hq) = (of_row(&hw), of_row(&hq));
         let g = hw.iter().zip(&hq).map(|(hw, hq)| hw - *s * hq).collect();
-        let mut state = Descent { row: w.row(r).to_vec(), q: integers.row(r).to_vec(), g, s: *s, bits: weight.bits };
+        let (row, q) = (w.row(r).to_vec(), integers.row(r).to_vec());
+        let mut state = Descent { row, q, g, s: *s, bits: weight.bits, keeps_zeros: weight.keeps_zeros };
         state.refine(h);
         if weight.per_row && whole {
             state.fit_scale(h, &hw);
@@ -168,6 +160,12 @@ fn reconstruct(
         *s = state.s;
         integers.row_mut(r).iter_mut().zip(state.q).for_each(|(slot, q)| *slot = q);
     }
+}
+
+/// (w − s·q) H (w − s·q)ᵀ.
+fn loss(w: &[f64], q: &[f64], s: f64, h: &Array2<f64>) -> f64 {
+    let e: Vec<f64> = w.iter().zip(q).map(|(w, q)| w - s * q).collect();
+    h.rows().into_iter().zip(&e).map(|(h, own)| own * h.iter().zip(&e).map(|(h, e)| h * e).sum::<f64>()).sum()
 }
 
 /// (rows × n) times the symmetric (n × n).
@@ -180,43 +178,6 @@ fn product(rows: &ArrayView2<'_, f64>, h: &Array2<f64>) -> Mat<f64> {
     out
 }
 
-/// The upper triangular U with H⁻¹ = UᵀU, row by row.
-struct Factor {
-    rows: Vec<Vec<f64>>,
-    order: Vec<usize>,
-}
-
-impl Factor {
-    /// Columns are taken by falling mean square: those that matter most are rounded while many can still make up for it.
-    fn of(h: &Array2<f64>) -> Option<Self> {
-        let n = h.nrows();
-        let mut order: Vec<usize> = (0..n).collect();
-        order.sort_by(|&a, &b| h[[b, b]].total_cmp(&h[[a, a]]).then(a.cmp(&b)));
-        // H = R Rᵀ with R upper, by the Cholesky factor of H with its order reversed; U = R⁻¹.
-        let at = |i: usize| order[n - 1 - i];
-        let reversed = Mat::from_fn(n, n, |i, j| h[[at(i), at(j)]]);
-        let lower = reversed.llt(Side::Lower).ok()?;
-        let mut inverse = Mat::<f64>::zeros(n, n);
-        faer::linalg::triangular_inverse::invert_lower_triangular(inverse.as_mut(), lower.L(), faer::Par::Seq);
-        let rows = (0..n).map(|i| (i..n).map(|j| inverse[(n - 1 - i, n - 1 - j)]).collect()).collect();
-        Some(Self { rows, order })
-    }
-
-    /// GPTQ of one row.
-    fn round(&self, row: &[f64], s: f64, bits: u32) -> Vec<f64> {
-        let (low, high) = limits(bits);
-        let mut w: Vec<f64> = self.order.iter().map(|&j| row[j]).collect();
-        let mut q = vec![0.0; w.len()];
-        for (i, u) in self.rows.iter().enumerate() {
-            let integer = round(w[i] / s).clamp(low, high);
-            q[self.order[i]] = integer;
-            let e = (w[i] - integer * s) / u[0];
-            w[i..].iter_mut().zip(u).for_each(|(w, u)| *w -= e * u);
-        }
-        q
-    }
-}
-
 /// The integers of a row on their way down.
 #[derive(Clone)]
 struct Descent {
@@ -226,6 +187,7 @@ struct Descent {
     g: Vec<f64>,
     s: f64,
     bits: u32,
+    keeps_zeros: bool,
 }
 
 impl Descent {
@@ -239,7 +201,7 @@ impl Descent {
             for j in 0..n {
                 let line = &h[j * n..(j + 1) * n];
                 let hjj = line[j];
-                if hjj <= 0.0 {
+                if hjj <= 0.0 || (self.keeps_zeros && self.row[j] == 0.0) {
                     continue;
                 }
                 let wanted = (self.q[j] + round(self.g[j] / (self.s * hjj))).clamp(low, high);

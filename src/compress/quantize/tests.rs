@@ -5,12 +5,16 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
+    error::weight_error,
     grid::Grid,
     range::activation_grid,
     round::{Rounding, Weight, quantize_weight},
 };
 use crate::{
-    compress::calibrate::{Block, Gram, Histogram},
+    compress::{
+        calibrate::{Block, Gram, Histogram},
+        sparse,
+    },
     spec::{QuantizeSpec, RangeRule, Round, WeightRule},
 };
 
@@ -108,7 +112,7 @@ fn gram(n: usize, rng: &mut ChaCha8Rng) -> Gram {
 
 fn rounded(matrix: &Array2<f32>, gram: &Gram, bits: u32, round: Round, per_row: bool) -> Rounding {
     let rule = WeightRule::MinMax;
-    quantize_weight(&Weight { matrix, per_row, bits, rule, round, gram: Some(gram), noise: 0.0, centred: false })
+    quantize_weight(&Weight { matrix, per_row, bits, rule, round, gram: Some(gram), noise: 0.0, centred: false, keeps_zeros: false })
 }
 
 /// (w − s·q) (H + damping) (w − s·q)ᵀ of one row.
@@ -185,5 +189,37 @@ fn a_weight_of_zeros_and_an_input_never_seen_are_harmless() {
         let r = rounded(&w, &seen, 4, round, true);
         assert!(r.values().row(1).iter().all(|v| *v == 0.0) && r.values().iter().all(|v| v.is_finite()), "{round:?}");
         assert!((r.values()[[0, 2]] - w[[0, 2]]).abs() <= 0.51 * r.scales[0], "{round:?}: a weight whose input was never seen");
+    }
+}
+
+#[test]
+fn a_sparse_weight_stays_sparse_and_what_is_left_still_makes_up_for_it() {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let gram = gram(24, &mut rng);
+    let dense = Array2::from_shape_fn((6, 24), |_| rng.random_range(-1.0_f32..1.0));
+    for matrix in [sparse::by_magnitude(&dense, 1), sparse::refitted(&dense, 1, &gram, false)] {
+        let of = |round: Round, keeps_zeros: bool| {
+            let rule = WeightRule::MinMax;
+            let asked = Weight {
+                matrix: &matrix,
+                per_row: false,
+                bits: 4,
+                rule,
+                round,
+                gram: Some(&gram),
+                noise: 0.0,
+                centred: false,
+                keeps_zeros,
+            };
+            let values = quantize_weight(&asked).values();
+            (sparse::is_sparse(&values, 1), weight_error(&matrix, &values, &gram, false).0)
+        };
+        let nearest = of(Round::Nearest, true);
+        assert!(nearest.0);
+        for round in [Round::Gptq, Round::Adaround] {
+            let (kept, error) = of(round, true);
+            assert!(kept && error <= nearest.1, "{round:?}: {error} {}", nearest.1);
+            assert!(!of(round, false).0, "{round:?} would have filled zeros unasked");
+        }
     }
 }
