@@ -79,6 +79,9 @@ pub struct Cube {
     pub cout: u64,
     /// Groups.
     pub groups: u64,
+    /// Whether of four neighbouring input channels two weights are 0 (4:2 sparsity). What that gains is the chip's affair:
+    /// [`Profile::skips_zeros`](super::Profile::skips_zeros).
+    pub sparse: bool,
 }
 
 impl Cube {

@@ -41,5 +41,5 @@ pub use kernel::{Conditions, Kernel};
 pub use latency::{Extrapolated, KernelTime, Prediction, predict};
 pub use platform::Platform;
 pub use profile::Profile;
-pub use size::deployed_bytes;
+pub use size::{deployed_bytes, sparse_bytes};
 pub use target::Target;

@@ -166,7 +166,12 @@ impl Profile {
         }
     }
 
-    /// The same for all nodes of a plan, by name.
+    /// Whether the cube skips the zeros of a weight with 4:2 sparsity at a precision that was asked for: it does for 8-bit integers alone.
+    pub fn skips_zeros(&self, asked: Precision) -> bool {
+        self.sparsity_4_to_2 && self.runs_as(asked) == Precision::Int8
+    }
+
+    /// The precisions that all nodes of a plan really run in, by name.
     pub fn run_as(&self, asked: &BTreeMap<String, Precision>) -> BTreeMap<String, Precision> {
         asked.iter().map(|(name, p)| (name.clone(), self.runs_as(*p))).collect()
     }

@@ -1,6 +1,6 @@
 //! Bytes of a model as the chip stores it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
     graph::{
@@ -18,6 +18,12 @@ use crate::{
 /// layer's bias is INT32, and its dequantization takes a UINT64 per output channel (Conv, ConvTranspose) or one (Gemm, MatMul).
 /// Integers keep their size. Dimensions alone are read, the data may be absent.
 pub fn deployed_bytes(model: &Model, precision: &BTreeMap<String, Precision>) -> u64 {
+    sparse_bytes(model, precision, &BTreeSet::new())
+}
+
+/// The same where the nodes named in `sparse` have weights with 4:2 sparsity: an INT8 weight takes 5 bits then, half of its bytes and two bits
+/// an index for each that is left. Other weights stay dense.
+pub fn sparse_bytes(model: &Model, precision: &BTreeMap<String, Precision>, sparse: &BTreeSet<String>) -> u64 {
     let graph = model.graph();
     let mut widest: HashMap<&str, u64> = HashMap::new();
     let mut dequantize = 0u64;
@@ -27,6 +33,7 @@ pub fn deployed_bytes(model: &Model, precision: &BTreeMap<String, Precision>) ->
         for (slot, input) in node.input.iter().enumerate() {
             let bits = match (quantized, slot, node.op_type()) {
                 (Precision::Fp16, ..) => 16,
+                (Precision::Int8, 1, _) if sparse.contains(node.name()) => 5,
                 (_, 1, _) => u64::from(quantized.weight_bits()),
                 (_, 2, "Conv" | "ConvTranspose" | "Gemm") => 32,
                 _ => 16,
@@ -112,5 +119,16 @@ mod tests {
         assert_eq!(bytes(&[("conv", Precision::Int8)]), conv + 2 * (15 + 5) + 16);
         assert_eq!(bytes(&[("conv", Precision::Int4)]), conv - 4 + 2 * (15 + 5) + 16);
         assert_eq!(bytes(&[("fc", Precision::Int8)]), 2 * (9 + 3) + 15 + 5 * 4 + 8 + 16);
+    }
+
+    #[test]
+    fn a_sparse_int8_weight_keeps_half_its_bytes_and_two_bits_for_each_of_them() {
+        let of = |precision: Precision| {
+            let (plan, sparse) = ([("fc".to_string(), precision)].into(), ["fc".to_string()].into());
+            deployed_bytes(&model(), &plan) - sparse_bytes(&model(), &plan, &sparse)
+        };
+        // Of 15 weights of a byte 75 bits are left.
+        assert_eq!(of(Precision::Int8), 15 - 10);
+        assert_eq!((of(Precision::Fp16), of(Precision::Int4)), (0, 0));
     }
 }

@@ -15,6 +15,9 @@ const WIDE_WINDOW: u64 = 49;
 /// Channels up to which decomposing a small window is not recommended.
 const FEW_CHANNELS: u64 = 64;
 
+/// Input channels that fill a block of the INT8 cube: with fewer, zeros to skip are padding already.
+const BLOCK_CHANNELS: u64 = 32;
+
 /// A chip, and the float network's kernels by layer.
 #[derive(Debug, Clone, Default)]
 pub struct Target {
@@ -55,6 +58,26 @@ impl Target {
             }
             _ => None,
         }
+    }
+
+    /// Why 4:2 sparsity brings nothing for a layer that is asked to run at a precision, if so: the chip skips no zeros or skips them at INT8 alone,
+    /// the layer is none that ATC compresses so (`--sparsity=1`: Conv2D without groups, MatMulV2, FullyConnection), or its input channels
+    /// do not fill a block.
+    pub fn why_not_sparse(&self, layer: &str, precision: Precision) -> Option<String> {
+        let profile = self.profile.as_ref()?;
+        if !profile.sparsity_4_to_2 {
+            return Some(format!("the cube of {} does not skip zeros", profile.name));
+        }
+        if !profile.skips_zeros(precision) {
+            return Some(format!("zeros are skipped at int8 alone, and it runs at {}", profile.runs_as(precision)));
+        }
+        let kernel = self.kernels.get(layer)?;
+        let channels = kernel.cube?.cin;
+        if !matches!(kernel.op, Op::Conv | Op::MatMul) {
+            return Some(format!("4:2 sparsity is for dense convolutions and matrix products, and it is a {}", kernel.op.words()));
+        }
+        let few = || format!("4:2 sparsity brings nothing with {channels} input channels: they are padded to {BLOCK_CHANNELS}");
+        (channels < BLOCK_CHANNELS).then(few)
     }
 
     /// Why splitting a layer at a rank brings nothing, if so: the two parts are not predicted faster than the layer, or the convolution is so
@@ -113,6 +136,20 @@ mod tests {
     }
 
     #[test]
+    fn sparsity_brings_something_for_dense_int8_layers_of_many_channels_on_a_chip_that_skips_zeros() {
+        let (b1, p3) = (target("ascend310b1", "mobilenet_v2"), target("ascend310p3", "mobilenet_v2"));
+        let dense = layer(&b1, |c| c.cin == 96 && c.groups == 1);
+        assert_eq!(b1.why_not_sparse(&dense, Precision::Int8), None);
+        assert_eq!(p3.why_not_sparse(&dense, Precision::Int8).unwrap(), "the cube of ascend310p3 does not skip zeros");
+        assert!(b1.why_not_sparse(&dense, Precision::Fp16).unwrap().contains("runs at fp16"));
+        assert_eq!(b1.why_not_sparse(&dense, Precision::Int4), None, "310B1 runs INT4 as INT8");
+        let depthwise = layer(&b1, |c| c.groups == 96);
+        assert!(b1.why_not_sparse(&depthwise, Precision::Int8).unwrap().contains("depthwise"));
+        let few = layer(&b1, |c| c.cin == 24 && c.groups == 1);
+        assert!(b1.why_not_sparse(&few, Precision::Int8).unwrap().contains("24 input channels"));
+    }
+
+    #[test]
     fn small_convolutions_are_not_split_and_large_ones_only_where_it_is_faster() {
         let p3 = target("ascend310p3", "vgg16");
         let small = layer(&p3, |c| c.cin == 64 && c.cout == 64);
@@ -125,6 +162,7 @@ mod tests {
     #[test]
     fn of_an_unknown_chip_nothing_is_said() {
         assert_eq!(Target::unknown().why_not_precision("a", Precision::Int4), None);
+        assert_eq!(Target::unknown().why_not_sparse("a", Precision::Fp16), None);
         assert_eq!(Target::unknown().why_not_rank("a", 1), None);
     }
 }

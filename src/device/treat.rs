@@ -42,12 +42,14 @@ pub struct Treated {
     pub cout: u64,
     /// How it is split, if it is.
     pub split: Option<Split>,
+    /// Whether its weights have 4:2 sparsity, those of all parts of a split.
+    pub sparse: bool,
 }
 
 impl Treated {
     /// The layer as it is.
     pub const fn identity(cube: &Cube) -> Self {
-        Self { precision: Precision::Fp16, cin: cube.cin, cout: cube.cout, split: None }
+        Self { precision: Precision::Fp16, cin: cube.cin, cout: cube.cout, split: None, sparse: false }
     }
 }
 
@@ -62,7 +64,7 @@ pub fn treated(kernel: &Kernel, to: Treated) -> Vec<Kernel> {
     if to.split.is_some() && cube.groups > 1 {
         return vec![kernel.clone()];
     }
-    let whole = Cube { cin: to.cin, cout: to.cout, ..cube };
+    let whole = Cube { cin: to.cin, cout: to.cout, sparse: to.sparse, ..cube };
     // Matrices lie plain, images in blocks of channels.
     let padded = |channels: u64, bits: u64| if kernel.op == Op::MatMul { channels } else { pad(channels, 256 / bits) };
     let pixels_in = input.bytes / (2 * padded(cube.cin * cube.groups, 16)).max(1);
@@ -204,6 +206,22 @@ mod tests {
         let profile = Profile::load("ascend310p3").unwrap();
         let (before, after) = (time(&float) + profile.inference_us(), time(&cut) + profile.inference_us());
         assert!((1.25..=1.6).contains(&(before / after)), "{:.2}", before / after);
+    }
+
+    #[test]
+    fn a_sparse_network_gains_at_most_a_half_where_the_chip_skips_zeros_and_nothing_elsewhere() {
+        let float = kernels("resnet50", 8);
+        let total = |device: &str, precision: Precision, sparse: bool| -> f64 {
+            let profile = Profile::load(device).unwrap();
+            let layers = float.iter().filter(|k| k.layer.is_some());
+            let made = layers.flat_map(|k| treated(k, Treated { precision, sparse, ..Treated::identity(k.cube.as_ref().unwrap()) }));
+            made.map(|k| kernel_us(&k, &profile).0).sum()
+        };
+        let ratio = |device: &str, precision: Precision| total(device, precision, false) / total(device, precision, true);
+        let int8 = ratio("ascend310b1", Precision::Int8);
+        assert!((1.1..2.0).contains(&int8), "{int8:.2}");
+        assert_eq!(ratio("ascend310b1", Precision::Fp16), 1.0);
+        assert_eq!(ratio("ascend310p3", Precision::Int8), 1.0);
     }
 
     #[test]

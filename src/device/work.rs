@@ -24,12 +24,15 @@ pub(super) fn product(view: &View, node: &NodeProto) -> (Op, Option<Cube>) {
             let cin = if flipped { x[0] } else { last };
             let rows = of(&y[..y.len() - 1]);
             let images = if w.len() > 2 { of(&y[..y.len().saturating_sub(2)]).max(1) } else { 1 };
-            (Op::MatMul, Some(Cube { images, rows: rows / images.max(1), taps: 1, cin: cin as u64, cout: cout as u64, groups: 1 }))
+            (
+                Op::MatMul,
+                Some(Cube { images, rows: rows / images.max(1), taps: 1, cin: cin as u64, cout: cout as u64, groups: 1, sparse: false }),
+            )
         }
         // Both products of softmax(q·kᵀ)·v over heads [batch, heads, rows, channels]: they have as many multiply-adds, so the sum is twice as long.
         "Attention" if x.len() == 4 && w.len() == 4 => {
             let sizes = [x[0] * x[1], x[2], x[3], w[2]].map(|d| d as u64);
-            (Op::MatMul, Some(Cube { images: sizes[0], rows: sizes[1], taps: 2, cin: sizes[2], cout: sizes[3], groups: 1 }))
+            (Op::MatMul, Some(Cube { images: sizes[0], rows: sizes[1], taps: 2, cin: sizes[2], cout: sizes[3], groups: 1, sparse: false }))
         }
         "Attention" => (Op::Other, None),
         op if x.len() > 2 && w.len() > 2 && y.len() > 2 => {
@@ -43,6 +46,7 @@ pub(super) fn product(view: &View, node: &NodeProto) -> (Op, Option<Cube>) {
                 cin: (x[1] as u64).div_ceil(groups),
                 cout: (y[1] as u64).div_ceil(groups),
                 groups,
+                sparse: false,
             };
             let kind = match (transposed, groups, cube.cin) {
                 (true, ..) => Op::ConvTranspose,

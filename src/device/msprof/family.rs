@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_convolution_is_told_by_its_weight() {
-        let cube = Cube { images: 1, rows: 64, taps: 9, cin: 64, cout: 128, groups: 1 };
+        let cube = Cube { images: 1, rows: 64, taps: 9, cin: 64, cout: 128, groups: 1, sparse: false };
         let conv = Kernel { cube: Some(cube), ..kernel("a") };
         let row = |weight: &[u64]| Row { input_shapes: vec![vec![1, 4, 8, 8, 16], weight.to_vec()], ..Row::default() };
         assert!(has_size_of(&row(&[36, 8, 16, 16]), &conv));

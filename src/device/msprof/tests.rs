@@ -63,7 +63,7 @@ fn sized(op: Op, nodes: &[&str], elements: u64) -> Kernel {
 
 /// A small network: input, convolution, pool, a quantized block with a residual, classifier.
 fn network() -> Vec<Kernel> {
-    let cube = |taps, cin, cout| Some(Cube { images: 1, rows: 56 * 56, taps, cin, cout, groups: 1 });
+    let cube = |taps, cin, cout| Some(Cube { images: 1, rows: 56 * 56, taps, cin, cout, groups: 1, sparse: false });
     let conv = |nodes: &[&str], taps, elements| Kernel { cube: cube(taps, 64, 64), ..sized(Op::Conv, nodes, elements) };
     vec![
         sized(Op::Transform, &[], 16 * 224 * 224),
