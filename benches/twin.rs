@@ -21,7 +21,7 @@ use gulliver::{
     graph::{Model, tensor},
     precision::Precision,
     runtime::{Level, Runtime, Session, SessionOptions},
-    space::Plan,
+    space::{Build, Plan},
 };
 use ndarray::ArrayD;
 use rand::{Rng, SeedableRng};
@@ -70,7 +70,7 @@ fn twin(compressor: &Compressor) -> Vec<u8> {
             plan.treatments[layer].1.precision = Precision::Fp16;
         }
     }
-    compressor.compress(&plan).unwrap()
+    compressor.compress(&plan, Build::Parallel).unwrap()
 }
 
 /// The twin with each Cast (and Sub) behind a QuantizeLinear as a DequantizeLinear of step 1.

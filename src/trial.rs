@@ -1,8 +1,10 @@
 //! Outcomes: what became of a candidate, and what it costs on the device.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::space::Candidate;
+use crate::space::{Build, Candidate};
 
 /// What a plan costs on the device, known without running a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -84,8 +86,20 @@ pub enum Origin {
     Baseline,
     /// The search strategy.
     Search,
-    /// The rollback, after the search.
+    /// The refinement of the search's front, after the search.
+    Refine,
+    /// The rollback, after the refinement.
     Rollback,
+}
+
+impl Origin {
+    /// How the network of such a trial is built: the search compares many by the cheap way, what follows it builds few by the accurate one.
+    pub const fn build(self) -> Build {
+        match self {
+            Self::Baseline | Self::Search => Build::Parallel,
+            Self::Refine | Self::Rollback => Build::Sequential,
+        }
+    }
 }
 
 /// A candidate and its outcome.
@@ -125,5 +139,50 @@ impl Outcome {
             Self::Measured { cost, .. } | Self::Stopped { cost, .. } | Self::Rejected { cost, .. } => Some(cost),
             Self::Failed { .. } => None,
         }
+    }
+}
+
+/// For every candidate the one trial that counts, in the order of the trials: the last that met every sample, else the last that met
+/// some, else the last. A later trial of a candidate is built more accurately than an earlier one.
+pub fn counting<'a>(trials: impl IntoIterator<Item = &'a Trial>) -> Vec<&'a Trial> {
+    let known = |t: &Trial| (t.outcome.measured().is_some(), t.outcome.scored().is_some());
+    let mut place: HashMap<&Candidate, usize> = HashMap::new();
+    let mut kept: Vec<&Trial> = Vec::new();
+    for trial in trials {
+        match place.get(&trial.candidate) {
+            Some(&i) if known(trial) >= known(kept[i]) => kept[i] = trial,
+            Some(_) => {}
+            None => {
+                place.insert(&trial.candidate, kept.len());
+                kept.push(trial);
+            }
+        }
+    }
+    kept.sort_by_key(|t| t.trial);
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial(trial: usize, origin: Origin, candidate: u16, outcome: Outcome) -> Trial {
+        Trial { trial, origin, candidate: Candidate(vec![candidate]), outcome }
+    }
+
+    #[test]
+    fn of_the_trials_of_a_candidate_the_last_that_met_most_counts() {
+        let score = Score { accuracy: 0.9, drop: 0.0, drop_low: None, drop_high: None, samples: 1 };
+        let cost = Cost { latency_ms: 1.0, bytes: 1 };
+        let (measured, stopped) = (|| Outcome::Measured { score, cost }, || Outcome::Stopped { score, cost });
+        let all = [
+            trial(0, Origin::Search, 7, measured()),
+            trial(1, Origin::Search, 8, stopped()),
+            trial(2, Origin::Search, 9, measured()),
+            trial(3, Origin::Refine, 7, measured()),
+            trial(4, Origin::Refine, 9, Outcome::Failed { reason: "why".into() }),
+            trial(5, Origin::Rollback, 8, stopped()),
+        ];
+        assert_eq!(counting(&all).iter().map(|t| t.trial).collect::<Vec<_>>(), [2, 3, 5]);
     }
 }

@@ -19,7 +19,7 @@ use gulliver::{
     },
     precision::Precision,
     runtime::{Runtime, Session, SessionOptions},
-    space::Plan,
+    space::{Build, Plan},
     study::input_specs,
 };
 use ndarray::{ArrayD, IxDyn};
@@ -111,7 +111,7 @@ fn compare(network: &str, precision: Precision, input: &str) -> (usize, usize, i
         let few = layer.first || layer.last || layer.groups > 1;
         t.precision = if few { Precision::Int8 } else { precision };
     }
-    let done = c.apply(&plan).unwrap().unwrap();
+    let done = c.apply(&plan, Build::Parallel).unwrap().unwrap();
     let shapes = shape::infer(&done.model, 1, &Default::default()).unwrap();
     // The twin's layers read the simulated integers; what they were made of is the input of the chain's first node.
     let (mut all, mut unequal, mut worst) = (0, 0, 0);

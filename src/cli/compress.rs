@@ -14,7 +14,7 @@ use crate::{
     compress::{Compressor, Effort},
     device::deployed_bytes,
     error::Result,
-    space::Plan,
+    space::{Build, Plan},
     spec::{QuantizeSpec, parse_yaml},
     study,
 };
@@ -34,6 +34,9 @@ pub struct Compress {
     /// How layers are quantized where the plan does not say it, as YAML like a spec's `quantize`, e.g. '{weights: min_max, bias_correction: false}'
     #[arg(long)]
     quantize: Option<String>,
+    /// Reconstruct each layer by the float network's inputs, as a search does, in place of those it really gets
+    #[arg(long)]
+    parallel: bool,
     /// Memory that calibration may take, e.g. 512MB
     #[arg(long, default_value_t)]
     max_memory: Memory,
@@ -66,7 +69,7 @@ impl Compress {
         let begun = Instant::now();
         compressor.calibrate(Arc::new(data), samples, effort, None)?;
         let calibration_seconds = begun.elapsed().as_secs_f64();
-        let bytes = compressor.compress(&plan)?;
+        let bytes = compressor.compress(&plan, if self.parallel { Build::Parallel } else { Build::Sequential })?;
         study::write_atomically(&self.out, &bytes)?;
         let size = |plan: &Plan| compressor.outline(plan, 1).map(|o| deployed_bytes(&o.structured.model, &o.precision));
         let (before, after) = (size(&Plan::identity(&compressor.layers))?, size(&plan)?);

@@ -12,11 +12,19 @@ use crate::{
     search::rollback::holds,
     spec::Spec,
     study::{Bench, Clock, Event, Folder, Observe},
-    trial::{Origin, Trial},
+    trial::{Origin, Trial, counting},
 };
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(30);
+
+/// What a study is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Searching,
+    Refining,
+    RollingBack,
+}
 
 /// What the user sees while a study runs.
 pub struct Progress {
@@ -31,7 +39,7 @@ pub struct Progress {
     last_line: Instant,
     last_clock: Instant,
     clock: Option<(Folder, Clock, Instant)>,
-    rolling_back: bool,
+    phase: Phase,
 }
 
 impl Progress {
@@ -81,7 +89,7 @@ impl Progress {
             last_line: Instant::now(),
             last_clock: Instant::now(),
             clock: None,
-            rolling_back: false,
+            phase: Phase::Searching,
         }
     }
 
@@ -122,10 +130,10 @@ impl Progress {
 
     fn best(&self, history: &[Trial]) -> String {
         let Some(float) = history.first().and_then(|t| t.outcome.measured()).map(|(_, c)| c.latency_ms) else { return String::new() };
-        let within =
-            history.iter().filter(|t| t.origin != Origin::Baseline).filter_map(|t| t.outcome.measured().map(|(s, c)| (t.trial, s, c)));
+        let compressed = counting(history).into_iter().filter(|t| t.origin != Origin::Baseline);
+        let within: Vec<_> = compressed.filter_map(|t| t.outcome.measured().map(|(s, c)| (t.trial, s, c))).collect();
         let best = |sure: bool| {
-            let ok = within.clone().filter(|(_, s, _)| self.budget.is_none_or(|b| if sure { holds(s, b) } else { s.drop <= b }));
+            let ok = within.iter().filter(|(_, s, _)| self.budget.is_none_or(|b| if sure { holds(s, b) } else { s.drop <= b }));
             ok.min_by(|a, b| a.2.latency_ms.total_cmp(&b.2.latency_ms))
         };
         let Some((trial, score, cost)) = best(true).or_else(|| best(false)) else { return "nothing within the budget yet".into() };
@@ -145,10 +153,11 @@ impl Observe for Progress {
                 }
                 let left = self.left(done).map_or_else(String::new, |s| format!(", about {} left", minutes(s)));
                 let best = self.best(history);
-                let text = match (self.bar.is_some(), self.rolling_back) {
-                    (_, true) => format!("rolling back; {best}"),
-                    (true, false) => format!("{best}{left}"),
-                    (false, false) => format!("trial {done} of {}; {best}{left}", self.trials),
+                let text = match (self.phase, self.bar.is_some()) {
+                    (Phase::Refining, _) => format!("refining the front; {best}"),
+                    (Phase::RollingBack, _) => format!("rolling back; {best}"),
+                    (Phase::Searching, true) => format!("{best}{left}"),
+                    (Phase::Searching, false) => format!("trial {done} of {}; {best}{left}", self.trials),
                 };
                 self.say(text, false);
                 if let Some((folder, clock, since)) = &self.clock
@@ -161,9 +170,14 @@ impl Observe for Progress {
                     }
                 }
             }
+            Event::Refining { points } => {
+                self.phase = Phase::Refining;
+                let what = if points == 1 { "point" } else { "points" };
+                self.say(format!("refining {points} {what} of the front"), true);
+            }
             Event::RollingBack { axis, step } => {
-                let first = !self.rolling_back;
-                self.rolling_back = true;
+                let first = self.phase != Phase::RollingBack;
+                self.phase = Phase::RollingBack;
                 let (from, to) = (axis.describe(usize::from(step.from)), axis.describe(usize::from(step.from) - 1));
                 self.say(format!("rolling back {}: {from} to {to}", axis.name), first);
             }

@@ -32,6 +32,7 @@ struct Standing {
     stopped_early: usize,
     rejected_by_limit: usize,
     failed: Vec<String>,
+    refined: usize,
     rollback_steps: usize,
     seconds: f64,
     chosen: Option<usize>,
@@ -59,6 +60,7 @@ impl Status {
                     |t| if let Outcome::Failed { reason } = &t.outcome { Some(format!("trial {}: {reason}", t.trial)) } else { None },
                 )
                 .collect(),
+            refined: count(|t| t.origin == Origin::Refine),
             rollback_steps: count(|t| t.origin == Origin::Rollback),
             seconds: folder.clock().seconds,
             chosen: summary.as_ref().and_then(|s| s.chosen),
@@ -68,8 +70,13 @@ impl Status {
             return Ok(Done::Well);
         }
         println!(
-            "{}: {} of {} trials, {} rollback steps, {:.0} s so far",
-            standing.study, standing.search_trials, standing.search_trials_asked, standing.rollback_steps, standing.seconds
+            "{}: {} of {} trials, {} points refined, {} rollback steps, {:.0} s so far",
+            standing.study,
+            standing.search_trials,
+            standing.search_trials_asked,
+            standing.refined,
+            standing.rollback_steps,
+            standing.seconds
         );
         println!(
             "{} measured in full, {} stopped early, {} rejected by a limit, {} failed",

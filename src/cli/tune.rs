@@ -104,7 +104,7 @@ fn write_result(folder: &Folder, evaluator: &Evaluator, history: &[Trial], summa
         let plan = setup.space.plan(&trial.candidate);
         study::write_atomically(&folder.plan(point.trial), plan.to_yaml()?.as_bytes())?;
         let model = folder.model(point.trial);
-        study::write_atomically(&model, &setup.compressor.compress(&plan)?)?;
+        study::write_atomically(&model, &setup.compressor.compress(&plan, trial.origin.build())?)?;
         if summary.chosen == Some(point.trial) {
             files.push(model);
         }

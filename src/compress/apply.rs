@@ -32,7 +32,7 @@ use crate::{
         tensor,
     },
     precision::Precision,
-    space::{Plan, Treatment, limits},
+    space::{Build, Plan, Treatment, limits},
     spec::{Balance, Round, Settled},
 };
 
@@ -120,8 +120,8 @@ impl Compressor {
     ///
     /// # Errors
     /// If the plan asks for the impossible, or there was no calibration.
-    pub fn compress(&self, plan: &Plan) -> Result<Vec<u8>> {
-        match self.apply(plan)? {
+    pub fn compress(&self, plan: &Plan, build: Build) -> Result<Vec<u8>> {
+        match self.apply(plan, build)? {
             None => self.original.to_bytes(),
             Some(compressed) => compressed.model.to_bytes(),
         }
@@ -131,13 +131,13 @@ impl Compressor {
     ///
     /// # Errors
     /// As [`Compressor::compress`].
-    pub fn apply(&self, plan: &Plan) -> Result<Option<Compressed>> {
+    pub fn apply(&self, plan: &Plan, build: Build) -> Result<Option<Compressed>> {
         plan.check(&self.layers, &self.channels)?;
         if plan.is_identity() {
             return Ok(None);
         }
         let calibrated = self.calibrated.as_ref().ok_or_else(|| Error::Internal("compress was called before calibrate".into()))?;
-        let structured = structure::restructure(&self.model, &self.layers, &self.channels, plan, Some(&calibrated.means), &self.svd)?;
+        let structured = self.restructured(plan, calibrated, build)?;
         let precision = part_precisions(plan, &structured);
         let shapes = shape::infer(&structured.model, 1, &self.pins)?;
         let layers = Layers::find(&structured.model, &shapes);
@@ -168,6 +168,16 @@ impl Compressor {
         };
         let model = twin(&balanced.model, &quantized, &precision, &plan.to_yaml()?)?;
         Ok(Some(Compressed { model, layers: quantized.into_iter().map(|(_, q)| q).collect() }))
+    }
+
+    /// A plan's network with its channels cut and its layers split, in floats.
+    fn restructured(&self, plan: &Plan, calibrated: &Calibrated, build: Build) -> Result<Structured> {
+        match build {
+            // Cutting and splitting look at nothing but weights and means, so both ways give the same.
+            Build::Parallel | Build::Sequential => {
+                structure::restructure(&self.model, &self.layers, &self.channels, plan, Some(&calibrated.means), &self.svd)
+            }
+        }
     }
 
     /// The quantized layers of a plan's network, with the moments of their inputs.

@@ -107,6 +107,7 @@ mod tests {
         graph::{Model, fixture::Net, proto::ValueInfoProto},
         precision::Precision,
         runtime::{Runtime, Session, SessionOptions},
+        space::Build,
         spec::{Balance, RangeRule},
     };
 
@@ -165,7 +166,7 @@ mod tests {
 
     /// Squared difference of the outputs per their variance, by running both networks; about its mean if a bias is corrected.
     fn by_running(c: &Compressor, plan: &Plan, centred: bool) -> f64 {
-        let (float, other) = (run(&c.original.to_bytes().unwrap()), run(&c.compress(plan).unwrap()));
+        let (float, other) = (run(&c.original.to_bytes().unwrap()), run(&c.compress(plan, Build::Parallel).unwrap()));
         moment(&(&float - &other), centred) / moment(&float, true)
     }
 
@@ -234,7 +235,7 @@ mod tests {
         let x = images("cifar10-test.npz", 100).batch(&(0..100).collect::<Vec<_>>()).unwrap().remove(0).1;
         for (l, layer) in c.layers.layers.iter().enumerate().take(6) {
             let plan = only(&c, |i, t| t.precision = if i == l { Precision::Int8 } else { Precision::Fp16 });
-            let twin = Model::parse("twin", &c.compress(&plan).unwrap()).unwrap();
+            let twin = Model::parse("twin", &c.compress(&plan, Build::Parallel).unwrap()).unwrap();
             let of = |model: &Model| tapped(model, &layer.output, (&input, &x));
             let (float, rounded) = (of(&c.model), of(&twin));
             let found = moment(&(&float - &rounded), false) / moment(&float, true);

@@ -18,7 +18,7 @@ use crate::{
         tensor::{self, from_f32, int, ints},
     },
     runtime::{Level, Session, SessionOptions},
-    space::{Candidate, Space, Treatment, limits},
+    space::{Build, Candidate, Space, Treatment, limits},
     spec::{Round, SpaceRule, WeightRule},
 };
 
@@ -596,14 +596,14 @@ mod twins {
     fn a_plan_that_changes_nothing_gives_the_file_back_byte_for_byte() {
         for name in ["vgg.onnx", "resnet20.onnx", "mobilenetv2.onnx"] {
             let c = open(&demo(name));
-            assert_eq!(c.compress(&Plan::identity(&c.layers)).unwrap(), std::fs::read(demo(name)).unwrap());
+            assert_eq!(c.compress(&Plan::identity(&c.layers), Build::Parallel).unwrap(), std::fs::read(demo(name)).unwrap());
         }
     }
 
     #[test]
     fn compressing_twice_is_an_error() {
         let c = calibrated("mobilenetv2");
-        let twin = c.compress(&only(&c, "/fc/Gemm", Treatment { precision: Precision::Int8, ..Treatment::NONE })).unwrap();
+        let twin = c.compress(&only(&c, "/fc/Gemm", Treatment { precision: Precision::Int8, ..Treatment::NONE }), Build::Parallel).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("again.onnx");
         std::fs::write(&path, twin).unwrap();
@@ -621,7 +621,7 @@ mod costs {
     fn both(c: &Compressor, plan: &Plan, profile: &Profile) -> ((f64, u64), (f64, u64)) {
         let outline = c.outline(plan, 8).unwrap();
         let predicted = predict(&extract(&outline.structured.model, &outline.shapes, &outline.precision), profile).latency_ms;
-        let made = Model::parse("made", &c.compress(plan).unwrap()).unwrap();
+        let made = Model::parse("made", &c.compress(plan, Build::Parallel).unwrap()).unwrap();
         let precision = made.metadata(PRECISION_KEY).map(|json| serde_json::from_str(json).unwrap()).unwrap_or_default();
         let shapes = shape::infer(&made, 8, &BTreeMap::new()).unwrap();
         let real = predict(&extract(&made, &shapes, &precision), profile).latency_ms;

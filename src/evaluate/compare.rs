@@ -6,7 +6,7 @@ use super::Evaluator;
 use crate::{
     data::Metric,
     error::{Error, Result},
-    space::Plan,
+    space::{Build, Plan},
     trial::Score,
 };
 
@@ -35,7 +35,7 @@ impl Evaluator {
         if metric.is_command() {
             return Err(Error::Internal("a command scores whole models and keeps no outputs to compare with".into()));
         }
-        let model = self.setup().compressor.compress(plan)?;
+        let model = self.setup().compressor.compress(plan, Build::Parallel)?;
         let probabilities = are_probabilities(self.float_outputs());
         let classes = probabilities || matches!(metric, Metric::Top1 | Metric::Top5 | Metric::Agreement | Metric::Kl);
         let (mut scores, mut kl, mut noise) = (Vec::new(), Vec::new(), Vec::new());

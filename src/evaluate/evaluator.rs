@@ -17,7 +17,7 @@ use crate::{
     device::{Prediction, Profile, deployed_bytes, extract, predict},
     error::{Error, Result},
     runtime::{Runtime, Session},
-    space::{Candidate, Plan, Space},
+    space::{Build, Candidate, Plan, Space},
     trial::{Cost, Outcome, Score},
 };
 
@@ -190,10 +190,14 @@ impl Objective for Evaluator {
         Outcome::Measured { score: self.float.score, cost: self.float_cost }
     }
 
-    fn evaluate(&self, candidate: &Candidate, give_up: GiveUp) -> Outcome {
+    fn differs(&self, candidate: &Candidate) -> bool {
+        self.setup.space.plan(candidate).changes_structure()
+    }
+
+    fn evaluate(&self, candidate: &Candidate, build: Build, give_up: GiveUp) -> Outcome {
         let run = || -> Result<Outcome> {
             let cost = self.cost(candidate)?;
-            let model = self.setup.compressor.compress(&self.setup.space.plan(candidate))?;
+            let model = self.setup.compressor.compress(&self.setup.space.plan(candidate), build)?;
             let (score, stopped) = self.measure(&model, &self.setup.compressor.model.name, give_up)?;
             Ok(if stopped { Outcome::Stopped { score, cost } } else { Outcome::Measured { score, cost } })
         };

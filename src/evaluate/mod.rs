@@ -18,7 +18,7 @@ pub use racing::Bet;
 
 use crate::{
     error::Result,
-    space::{Candidate, Space},
+    space::{Build, Candidate, Space},
     trial::{Cost, Outcome},
 };
 
@@ -48,6 +48,9 @@ pub trait Objective: Sync {
     /// Measures the float model.
     fn baseline(&self) -> Outcome;
 
-    /// Measures a candidate. Must depend on nothing but its arguments.
-    fn evaluate(&self, candidate: &Candidate, give_up: GiveUp) -> Outcome;
+    /// Whether the network of a candidate built sequentially is another than the one built in parallel. Cheap.
+    fn differs(&self, candidate: &Candidate) -> bool;
+
+    /// Measures a candidate, built as asked. Must depend on nothing but its arguments.
+    fn evaluate(&self, candidate: &Candidate, build: Build, give_up: GiveUp) -> Outcome;
 }

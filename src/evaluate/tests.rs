@@ -12,7 +12,7 @@ use crate::{
     graph::{Model, fixture::Net, tensor},
     precision::Precision,
     runtime::{DOMAIN, Level, ROUND, Runtime, Session, SessionOptions},
-    space::Plan,
+    space::{Build, Plan},
 };
 
 fn runtime() -> Runtime {
@@ -180,7 +180,7 @@ fn same_on_images(name: &str) {
                 plan.treatments[layer].1 = before;
             }
         }
-        let bytes = compressor.compress(&plan).unwrap();
+        let bytes = compressor.compress(&plan, Build::Parallel).unwrap();
         let fused = fuse(&Model::parse(name, &bytes).unwrap()).unwrap().unwrap();
         assert!(rounds(&fused) > 2 && !fused.graph().node.iter().any(|n| n.op_type() == "QuantizeLinear"));
         let (_, graph) = Session::with_graph(&runtime(), name, &fused.to_bytes().unwrap()).unwrap();

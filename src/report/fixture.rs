@@ -1,6 +1,7 @@
 //! Results to render in tests: realistic in their numbers, one for each shape that a result can take.
 
 use crate::precision::Precision::{self, Fp16, Int4, Int8};
+use crate::space::Build;
 use crate::study::{summary::*, tell_apart};
 
 /// Every fixture with its name.
@@ -271,6 +272,7 @@ fn point(trial: usize, drop: f64, half: f64, latency: f64, size: f64) -> FrontPo
         bytes: (3_882_357.0 * size) as u64,
         predicted_drop: Some(drop * 1.12 + 0.0004),
         finetuned: trial == 342,
+        build: Build::Parallel,
         layers: layers.collect(),
     }
 }

@@ -3,6 +3,7 @@
 use super::format::{self, Unit};
 use super::latency;
 use crate::precision::Precision;
+use crate::space::Build;
 use crate::study::summary::{CloudPoint, FrontPoint, Stop, Summary, Verdict};
 
 /// The result in one sentence: the chosen point against the limits, or the nearest miss and what it misses by.
@@ -198,8 +199,18 @@ pub fn notes(summary: &Summary) -> Vec<String> {
     } else {
         format!("A drop is the difference to the float model on {samples} samples; this metric gives no interval.")
     });
-    let reduced = summary.front.iter().any(|p| p.layers.values().any(|t| t.keep < 1.0 || t.rank.is_some()));
-    if reduced && !summary.front.iter().all(|p| p.finetuned) {
+    let reduced = |p: &&FrontPoint| p.layers.values().any(|t| t.keep < 1.0 || t.rank.is_some());
+    let in_parallel = summary.front.iter().filter(reduced).filter(|p| p.build == Build::Parallel);
+    let in_parallel: Vec<String> = in_parallel.map(|p| p.trial.to_string()).collect();
+    if !in_parallel.is_empty() && in_parallel.len() < summary.front.iter().filter(reduced).count() {
+        notes.push(format!(
+            "Pruned and decomposed layers are reconstructed by the inputs they really get, but in {} {} by the float model's, as the search \
+             does.",
+            if in_parallel.len() == 1 { "trial" } else { "trials" },
+            in_parallel.join(", ")
+        ));
+    }
+    if summary.front.iter().any(|p| reduced(&p)) && !summary.front.iter().all(|p| p.finetuned) {
         notes.push("Pruned and decomposed layers are as compressed, without training, except in trials marked fine-tuned.".to_owned());
     }
     notes.push("A trial predicted slower, or stored larger, than the float model never enters the front.".to_owned());
@@ -250,6 +261,18 @@ mod tests {
         assert!(notes(&summary).iter().any(|n| n.contains("INT4")));
         summary.front.iter_mut().flat_map(|p| p.layers.values_mut()).for_each(|t| t.precision = Precision::Int8);
         assert!(!notes(&summary).iter().any(|n| n.contains("INT4")));
+    }
+
+    #[test]
+    fn notes_name_the_points_built_in_parallel_beside_others_that_are_not() {
+        let mut summary = fixture::within();
+        let told = |summary: &Summary| notes(summary).into_iter().find(|n| n.contains("really get"));
+        assert_eq!(told(&summary), None);
+        let pruned = |p: &FrontPoint| p.layers.values().any(|t| t.keep < 1.0 || t.rank.is_some());
+        let last = summary.front.iter().rposition(pruned).unwrap();
+        summary.front[..last].iter_mut().for_each(|p| p.build = Build::Sequential);
+        let note = told(&summary).unwrap();
+        assert!(note.contains(&format!("in trial {} by the float model's", summary.front[last].trial)), "{note}");
     }
 
     #[test]

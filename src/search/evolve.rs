@@ -82,9 +82,11 @@ fn seeds(space: &Space) -> Vec<Candidate> {
     plans
 }
 
-/// The best candidates of the history, best first.
+/// The best candidates of the history, best first. Of a candidate that was measured twice, the first measurement counts: the search's own,
+/// like those it is compared with.
 fn parents(view: &View<'_>) -> Vec<Candidate> {
-    let of_space = view.history.iter().filter(|t| view.space.contains(&t.candidate));
+    let mut seen = HashSet::new();
+    let of_space = view.history.iter().filter(|t| view.space.contains(&t.candidate) && seen.insert(&t.candidate));
     let scored: Vec<(&Trial, [f64; 3])> = of_space.filter_map(|t| objectives(t, view.horizon).map(|o| (t, o))).collect();
     let points: Vec<[f64; 3]> = scored.iter().map(|(_, o)| *o).collect();
     let rank = ranks(&points);

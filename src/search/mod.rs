@@ -50,6 +50,8 @@ pub struct View<'a> {
     pub space: &'a Space,
     /// Predicted cost of any candidate.
     pub cost: &'a dyn Fn(&Candidate) -> Result<Cost>,
+    /// Whether a candidate's network built sequentially is another than the one built in parallel.
+    pub differs: &'a dyn Fn(&Candidate) -> bool,
     /// What rules a candidate out.
     pub limits: Limits,
     /// The drop above which a candidate is of no interest.

@@ -3,7 +3,8 @@
 //!
 //! What an option hurts is estimated from the search's own trials by an additive model, fitted by ridge regression.
 //! The chain of steps is a function of the history: points already measured are walked through, the first that is not
-//! is proposed.
+//! is proposed. Steps are built sequentially, so a measurement of the network built in parallel counts only where both
+//! are the same.
 
 use std::collections::HashMap;
 
@@ -12,8 +13,8 @@ use faer::{Mat, prelude::Solve};
 use super::View;
 use crate::{
     front::front,
-    space::Candidate,
-    trial::{Origin, Score, Trial},
+    space::{Build, Candidate},
+    trial::{Origin, Score, Trial, counting},
 };
 
 /// Points on the wrong side that a rollback starts from.
@@ -43,8 +44,14 @@ pub fn holds(score: &Score, budget: f64) -> bool {
 
 /// The next candidate to measure, if any.
 pub fn next(view: &View<'_>, budget: f64) -> Option<Step> {
-    let measured: HashMap<&Candidate, &Trial> = view.history.iter().map(|t| (&t.candidate, t)).collect();
-    walk(view, budget, |step| !measured.contains_key(&step.candidate))
+    let known = known(view);
+    walk(view, budget, |step| !known.contains_key(&step.candidate))
+}
+
+/// The trials that measured what a step to their candidate would measure.
+fn known<'a>(view: &View<'a>) -> HashMap<&'a Candidate, &'a Trial> {
+    let same = |t: &&Trial| t.origin == Origin::Baseline || t.origin.build() == Build::Sequential || !(view.differs)(&t.candidate);
+    view.history.iter().filter(same).map(|t| (&t.candidate, t)).collect()
 }
 
 /// Every step that the history holds, with the trial that measured it.
@@ -65,11 +72,13 @@ pub fn steps(view: &View<'_>, budget: f64) -> Vec<(Step, usize)> {
 
 /// Walks the chains and stops at the first step that `stop` wants.
 fn walk(view: &View<'_>, budget: f64, mut stop: impl FnMut(&Step) -> bool) -> Option<Step> {
-    let known: HashMap<&Candidate, &Trial> = view.history.iter().map(|t| (&t.candidate, t)).collect();
-    let search: Vec<&Trial> = view.history.iter().filter(|t| t.origin != Origin::Rollback && view.space.contains(&t.candidate)).collect();
+    let known = known(view);
+    let before: Vec<&Trial> = view.history.iter().filter(|t| t.origin != Origin::Rollback && view.space.contains(&t.candidate)).collect();
+    let search: Vec<&Trial> = before.iter().copied().filter(|t| t.origin != Origin::Refine).collect();
     let damage = damages(view, &search);
-    let mut fastest = fastest_within(search.iter().copied(), budget);
-    for start in starts(&search, budget, fastest) {
+    let points = counting(before);
+    let mut fastest = fastest_within(points.iter().copied(), budget);
+    for start in starts(&points, budget, fastest) {
         let mut current = start.clone();
         while let Some(step) = step_back(view, &current, &damage) {
             let Ok(cost) = (view.cost)(&step.candidate) else { break };
@@ -100,8 +109,8 @@ fn fastest_within<'a>(trials: impl Iterator<Item = &'a Trial>, budget: f64) -> f
 }
 
 /// Non-dominated points over the budget that are faster than all within it, those with the smallest drop first.
-fn starts(search: &[&Trial], budget: f64, fastest: f64) -> Vec<Candidate> {
-    let mut over: Vec<(f64, f64, &Candidate)> = search
+fn starts(points: &[&Trial], budget: f64, fastest: f64) -> Vec<Candidate> {
+    let mut over: Vec<(f64, f64, &Candidate)> = points
         .iter()
         .filter_map(|t| t.outcome.scored().map(|(score, cost)| (score, cost, &t.candidate)))
         .filter(|(score, cost, _)| !holds(score, budget) && cost.latency_ms < fastest)

@@ -5,6 +5,7 @@
 
 mod alone;
 mod axis;
+mod build;
 mod candidate;
 pub mod limits;
 mod plan;
@@ -13,6 +14,7 @@ use std::path::Path;
 
 pub use alone::Alone;
 pub use axis::{Axis, Choice, Kind};
+pub use build::Build;
 pub use candidate::Candidate;
 pub use plan::{Plan, Treatment, unmatched};
 

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Version of the journal's format.
-const JOURNAL: u32 = 1;
+const JOURNAL: u32 = 2;
 
 /// A spec with its network, chip and space; what `report` needs, and `tune` begins with.
 pub struct Bench {
@@ -212,7 +212,8 @@ pub fn summary_of_run(spec: &Spec, evaluator: &Evaluator, trials: &[Trial], stop
 
 fn summary_of(trials: &[Trial], parts: &Parts<'_>, stop: Stop, clock: Clock, facts: Facts) -> Result<Summary> {
     let Parts { spec, compressor, profile, space, cost, limits } = *parts;
-    let view = View { space, cost, limits, horizon: horizon(&spec.search, &spec.constraints), history: trials };
+    let differs = |c: &Candidate| space.plan(c).changes_structure();
+    let view = View { space, cost, differs: &differs, limits, horizon: horizon(&spec.search, &spec.constraints), history: trials };
     let rows = |plan: &Plan| layer_rows(compressor, profile, spec.device.batch, plan);
     let plain = compressor.outline_normalised(&Plan::identity(&compressor.layers), spec.device.batch)?;
     let normalised_latency_ms = predict(&extract(&plain.structured.model, &plain.shapes, &plain.precision), profile).latency_ms;

@@ -41,6 +41,11 @@ pub enum Event<'a> {
         /// All trials, this one last.
         history: &'a [Trial],
     },
+    /// The front's points whose sequential network is another are about to be built so and measured again.
+    Refining {
+        /// How many.
+        points: usize,
+    },
     /// The rollback takes a treatment back.
     RollingBack {
         /// The axis that goes a step back.

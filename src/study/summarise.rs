@@ -1,6 +1,6 @@
 //! From the trials to the result. A pure function of the journal, the network and the device profile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Baseline, Budget, CloudPoint, Facts, FrontPoint, LayerRow, LayerTreatment, RollbackStep, SearchCost, Stop, Summary, Verdict,
@@ -12,7 +12,7 @@ use crate::{
     search::rollback::{self, holds},
     space::{Plan, Space},
     spec::Constraints,
-    trial::{Cost, Limit, Origin, Outcome, Score, Trial},
+    trial::{Cost, Limit, Origin, Outcome, Score, Trial, counting},
 };
 
 /// What a summary needs beside the trials.
@@ -65,7 +65,7 @@ pub fn summarise(trials: &[Trial], context: &Context<'_>) -> Result<Summary> {
         bytes: constraints.size_mb.map(|mb| (mb * 1e6) as u64),
         confidence: constraints.confidence.0,
     };
-    let mut front = front_points(trials, context)?;
+    let mut front = front_points(trials, context);
     let (chosen, verdict) = choose(&front, &budget);
     let shown = chosen.or_else(|| nearest_miss(&front, &budget));
     let plan_of = |trial: usize| trials.get(trial).map(|t| context.space.plan(&t.candidate));
@@ -142,19 +142,22 @@ pub(super) fn nearest_miss(front: &[FrontPoint], budget: &Budget) -> Option<usiz
     front.iter().min_by(|a, b| miss(a).total_cmp(&miss(b)).then(a.trial.cmp(&b.trial))).map(|p| p.trial)
 }
 
-fn front_points(trials: &[Trial], context: &Context<'_>) -> Result<Vec<FrontPoint>> {
-    let limits = context.view.limits;
-    let guard = |cost: &Cost| cost.latency_ms < limits.float.latency_ms && cost.bytes <= limits.float.bytes;
-    let measured: Vec<(&Trial, &Score, &Cost)> = trials
-        .iter()
-        .filter(|t| t.origin != Origin::Baseline)
-        .filter_map(|t| t.outcome.measured().map(|(s, c)| (t, s, c)))
-        .filter(|(_, _, cost)| guard(cost))
-        .collect();
+fn front_points(trials: &[Trial], context: &Context<'_>) -> Vec<FrontPoint> {
+    let found = non_dominated(counting(trials), &context.view.limits.float);
+    found.into_iter().map(|p| point(p, context.space)).collect()
+}
+
+/// Trials that met every sample, are neither slower nor larger than the float model, and that no other of them beats in drop, latency
+/// and bytes; by rising latency. The float model is not among them.
+pub(super) fn non_dominated<'a>(trials: impl IntoIterator<Item = &'a Trial>, float: &Cost) -> Vec<(&'a Trial, &'a Score, &'a Cost)> {
+    let guard = |cost: &Cost| cost.latency_ms < float.latency_ms && cost.bytes <= float.bytes;
+    let compressed = trials.into_iter().filter(|t| t.origin != Origin::Baseline);
+    let measured: Vec<(&Trial, &Score, &Cost)> =
+        compressed.filter_map(|t| t.outcome.measured().map(|(s, c)| (t, s, c))).filter(|(_, _, cost)| guard(cost)).collect();
     let points: Vec<[f64; 3]> = measured.iter().map(|(_, s, c)| [s.drop, c.latency_ms, c.bytes as f64]).collect();
-    let mut out: Vec<FrontPoint> = front(&points).into_iter().map(|i| point(measured[i], context.space)).collect();
-    out.sort_by(|a, b| a.latency_ms.total_cmp(&b.latency_ms).then(a.trial.cmp(&b.trial)));
-    Ok(out)
+    let mut out: Vec<(&Trial, &Score, &Cost)> = front(&points).into_iter().map(|i| measured[i]).collect();
+    out.sort_by(|a, b| a.2.latency_ms.total_cmp(&b.2.latency_ms).then(a.0.trial.cmp(&b.0.trial)));
+    out
 }
 
 fn point((trial, score, cost): (&Trial, &Score, &Cost), space: &Space) -> FrontPoint {
@@ -172,6 +175,7 @@ fn point((trial, score, cost): (&Trial, &Score, &Cost), space: &Space) -> FrontP
         bytes: cost.bytes,
         predicted_drop: None,
         finetuned: false,
+        build: trial.origin.build(),
         layers: layer_map(&space.plan(&trial.candidate)),
     }
 }
@@ -181,12 +185,14 @@ fn layer_map(plan: &Plan) -> BTreeMap<String, LayerTreatment> {
 }
 
 fn cloud(trials: &[Trial], front: &[FrontPoint]) -> Vec<CloudPoint> {
+    let counts: BTreeSet<usize> = counting(trials).iter().map(|t| t.trial).collect();
     let off_front = trials.iter().filter(|t| t.origin != Origin::Baseline && front.iter().all(|p| p.trial != t.trial));
     off_front
         .filter_map(|t| {
             let cost = t.outcome.cost()?;
             let score = t.outcome.scored().map(|(s, _)| s);
             let (status, why) = match &t.outcome {
+                Outcome::Measured { .. } if !counts.contains(&t.trial) => ("measured", "measured again"),
                 Outcome::Measured { .. } => ("measured", "dominated"),
                 Outcome::Stopped { .. } => ("stopped", "over budget for certain"),
                 Outcome::Rejected { limit, .. } => ("rejected", limit_name(*limit)),
@@ -216,13 +222,14 @@ const fn limit_name(limit: Limit) -> &'static str {
 
 fn rollback_steps(trials: &[Trial], context: &Context<'_>, budget: Option<f64>) -> Vec<RollbackStep> {
     let Some(budget) = budget else { return Vec::new() };
+    let counted = counting(trials);
     let steps = rollback::steps(context.view, budget).into_iter().filter_map(|(step, trial)| {
         let axis = &context.space.axes[step.axis];
         let outcome = &trials.get(trial)?.outcome;
         let score = outcome.scored().map(|(s, _)| s);
         Some(RollbackStep {
             trial,
-            before: trials.iter().find(|t| t.candidate == step.before)?.trial,
+            before: counted.iter().find(|t| t.candidate == step.before)?.trial,
             layer: axis.name.clone(),
             from: axis.describe(usize::from(step.from)),
             to: axis.describe(usize::from(step.from) - 1),

@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{device::Extrapolated, precision::Precision, space::Treatment, spec::Method};
+use crate::{
+    device::Extrapolated,
+    precision::Precision,
+    space::{Build, Treatment},
+    spec::Method,
+};
 
 /// The whole result. Fractions are fractions (0.01 is 1 %), times are milliseconds unless the name says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -169,6 +174,9 @@ pub struct FrontPoint {
     pub predicted_drop: Option<f64>,
     /// Whether weights were trained after compression.
     pub finetuned: bool,
+    /// How the network that was measured, and is in `models/`, was built.
+    #[serde(default)]
+    pub build: Build,
     /// Treatment of every layer.
     pub layers: BTreeMap<String, LayerTreatment>,
 }
@@ -231,7 +239,8 @@ pub struct CloudPoint {
     pub latency_ms: f64,
     /// Deployed bytes.
     pub bytes: u64,
-    /// Why it is not on the front: `dominated`, a limit's name, `over budget for certain`.
+    /// Why it is not on the front: `dominated`, a limit's name, `over budget for certain`; `measured again` if a later trial of the
+    /// same candidate counts in its place.
     pub why: String,
 }
 

@@ -18,7 +18,7 @@ use crate::{
     front::hypervolume,
     graph::{fixture::Net, group::Channels, layer::Layers, shape},
     search::{Limits, View, ask, rollback},
-    space::{Candidate, Plan, Space},
+    space::{Build, Candidate, Plan, Space},
     spec::{Constraints, MaxDrop, SearchSpec, Seconds, SpaceRule, StrategyName},
     trial::{Cost, Limit, Origin, Outcome, Score, Trial},
 };
@@ -48,6 +48,8 @@ struct Made {
     space: Space,
     drop: Vec<Vec<f64>>,
     gain: Vec<Vec<f64>>,
+    /// What a drop is multiplied by in a network with fewer channels that is built sequentially; none where both ways give the same.
+    sequential: Option<f64>,
     evaluated: AtomicUsize,
     /// Number of evaluations after which to interrupt.
     stop: Option<(usize, &'static AtomicBool)>,
@@ -55,7 +57,7 @@ struct Made {
 
 impl Made {
     fn new(space: Space, drop: Vec<Vec<f64>>, gain: Vec<Vec<f64>>) -> Self {
-        Self { space, drop, gain, evaluated: AtomicUsize::new(0), stop: None }
+        Self { space, drop, gain, sequential: None, evaluated: AtomicUsize::new(0), stop: None }
     }
 
     /// Random drops and gains that grow with the option. Some gains are below zero where `slower`.
@@ -89,7 +91,12 @@ impl Made {
     }
 
     fn score(&self, candidate: &Candidate) -> Score {
-        let drop = Self::sum(&self.drop, candidate);
+        self.score_built(candidate, Build::Parallel)
+    }
+
+    fn score_built(&self, candidate: &Candidate, build: Build) -> Score {
+        let factor = self.sequential.filter(|_| build == Build::Sequential && self.differs(candidate)).unwrap_or(1.0);
+        let drop = factor * Self::sum(&self.drop, candidate);
         Score { accuracy: 0.9 - drop, drop, drop_low: Some(drop), drop_high: Some(drop), samples: 1000 }
     }
 
@@ -116,7 +123,11 @@ impl Objective for Made {
         Outcome::Measured { score: self.score(&self.space.mildest()), cost: self.float_cost() }
     }
 
-    fn evaluate(&self, candidate: &Candidate, give_up: GiveUp) -> Outcome {
+    fn differs(&self, candidate: &Candidate) -> bool {
+        self.sequential.is_some() && self.space.plan(candidate).changes_structure()
+    }
+
+    fn evaluate(&self, candidate: &Candidate, build: Build, give_up: GiveUp) -> Outcome {
         let count = self.evaluated.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some((after, interrupt)) = self.stop
             && count >= after
@@ -125,7 +136,7 @@ impl Objective for Made {
         }
         // Not all candidates take as long, so that those of one batch end in another order than they began.
         std::thread::sleep(std::time::Duration::from_micros(u64::from(candidate.0.iter().sum::<u16>() % 4) * 100));
-        let (score, cost) = (self.score(candidate), self.cost_of(candidate));
+        let (score, cost) = (self.score_built(candidate, build), self.cost_of(candidate));
         if give_up.above.is_some_and(|above| score.drop > above) {
             return Outcome::Stopped { score: Score { samples: 100, ..score }, cost };
         }
@@ -263,7 +274,7 @@ mod searching {
                 let (_, history, _) = fresh(&made, &SearchSpec { strategy, seed, ..spec(past) }, &Constraints::default(), 1);
                 let cost = |c: &Candidate| made.cost(c);
                 let limits = limits(&made, &Constraints::default());
-                let view = View { space: &made.space, cost: &cost, limits, horizon: f64::INFINITY, history: &history };
+                let view = View { space: &made.space, cost: &cost, differs: &|_| false, limits, horizon: f64::INFINITY, history: &history };
                 let again = || ask(strategy, &view, n, &mut ChaCha8Rng::seed_from_u64(seed));
                 let asked = again();
                 prop_assert_eq!(&asked, &again());
@@ -275,6 +286,8 @@ mod searching {
         }
     }
 }
+
+mod refining;
 
 mod rolling_back {
     use super::*;
@@ -327,9 +340,33 @@ mod rolling_back {
         let (_, trials) = study(&made, &spec(5), &within(0.035), 1, folder.path());
         let cost = |c: &Candidate| made.cost(c);
         let limits = limits(&made, &within(0.035));
-        let view = View { space: &made.space, cost: &cost, limits, horizon: 0.14, history: &trials };
+        let view = View { space: &made.space, cost: &cost, differs: &|_| false, limits, horizon: 0.14, history: &trials };
         let steps: Vec<(usize, u16, usize)> = rollback::steps(&view, 0.035).iter().map(|(s, t)| (s.axis, s.from, *t)).collect();
         assert_eq!(steps, [(2, 1, 6), (0, 1, 7)]);
+    }
+
+    #[test]
+    fn a_parallel_measurement_stands_for_a_step_only_where_the_sequential_network_is_the_same() {
+        let made = four();
+        let mut trials = history(&made);
+        let mut add = |origin: Origin, options: [u16; 4]| {
+            let candidate = Candidate(options.to_vec());
+            let outcome = Outcome::Measured { score: made.score(&candidate), cost: made.cost_of(&candidate) };
+            trials.push(Trial { trial: trials.len(), origin, candidate, outcome });
+            trials.clone()
+        };
+        let cost = |c: &Candidate| made.cost(c);
+        let next = |history: &[Trial], differs: bool| {
+            let limits = limits(&made, &within(0.035));
+            let view = View { space: &made.space, cost: &cost, differs: &|_| differs, limits, horizon: 0.14, history };
+            rollback::next(&view, 0.035).map(|step| step.candidate.0)
+        };
+        // The first step was searched already; what follows it holds.
+        add(Origin::Search, [1, 1, 0, 1]);
+        let trials = (add(Origin::Rollback, [0, 1, 0, 1]), add(Origin::Rollback, [1, 1, 0, 1]));
+        assert_eq!(next(&trials.0, false), None);
+        assert_eq!(next(&trials.0, true), Some(vec![1, 1, 0, 1]));
+        assert_eq!(next(&trials.1, true), None);
     }
 
     #[test]
@@ -475,6 +512,7 @@ mod summarising {
             bytes,
             predicted_drop: None,
             finetuned: false,
+            build: Build::Parallel,
             layers: BTreeMap::new(),
         }
     }
@@ -545,7 +583,7 @@ mod summarising {
         let float = FLOAT;
         let cost = |_: &Candidate| Ok(float);
         let limits = Limits { latency_ms: None, bytes: None, float };
-        let view = View { space: &space, cost: &cost, limits, horizon: f64::INFINITY, history: all };
+        let view = View { space: &space, cost: &cost, differs: &|_| false, limits, horizon: f64::INFINITY, history: all };
         let (layers, text) = (|_: &Plan| Ok(Vec::new()), String::new);
         let facts = Facts {
             version: text(),
@@ -572,6 +610,25 @@ mod summarising {
             judged: None,
         };
         summarise(all, &context)
+    }
+
+    #[test]
+    fn of_a_candidate_measured_twice_the_second_measurement_stands_for_it() {
+        let mut all = trials(&[(0.01, 8.0, 90), (0.02, 8.5, 95), (0.03, 6.0, 80)]);
+        let again = |trial: usize, origin: Origin, of: &Trial, drop: f64| Trial {
+            trial,
+            origin,
+            outcome: trials(&[(drop, of.outcome.cost().unwrap().latency_ms, of.outcome.cost().unwrap().bytes)]).remove(1).outcome,
+            ..of.clone()
+        };
+        // The first gets worse by it, so that the second is no longer dominated.
+        all.push(again(4, Origin::Refine, &all[1], 0.025));
+        all.push(again(5, Origin::Rollback, &all[3], 0.028));
+        let summary = summary(&all).unwrap();
+        let front: Vec<(usize, Build)> = summary.front.iter().map(|p| (p.trial, p.build)).collect();
+        assert_eq!(front, [(5, Build::Sequential), (4, Build::Sequential), (2, Build::Parallel)]);
+        let cloud: Vec<(usize, &str)> = summary.cloud.iter().map(|p| (p.trial, p.why.as_str())).collect();
+        assert_eq!(cloud, [(1, "measured again"), (3, "measured again")]);
     }
 
     fn front_of(measured: &[(f64, f64, u64)]) -> Vec<usize> {

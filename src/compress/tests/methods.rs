@@ -72,7 +72,7 @@ fn a_balanced_plan_costs_on_its_outline_what_its_model_costs() {
         t.precision = Precision::Int8;
         t.method.balance = Some(Balance::Strength(0.5));
     }
-    let model = c.apply(&plan).unwrap().unwrap().model;
+    let model = c.apply(&plan, Build::Parallel).unwrap().unwrap().model;
     let outline = c.outline(&plan, 4).unwrap();
     let muls = |m: &Model| m.graph().node.iter().filter(|n| n.name().ends_with(".mul")).count();
     assert!(muls(&model) > 0);
@@ -92,7 +92,7 @@ fn weight_only_products_read_floats_and_are_priced_as_such() {
     let data = Dataset::open(&Source::npz(path), &Input::default(), &specs).unwrap();
     c.calibrate(Arc::new(data), 40, Effort { threads: 1, max_memory: Effort::MEMORY, positions: 4, widest: Effort::WIDEST }, None).unwrap();
     let plan = only(&c, "y", Treatment { precision: Precision::W8a16, ..Treatment::NONE });
-    let done = c.apply(&plan).unwrap().unwrap();
+    let done = c.apply(&plan, Build::Parallel).unwrap().unwrap();
     assert!(done.layers[0].activations.is_none());
     assert!(done.model.graph().node.iter().all(|n| n.op_type() != "QuantizeLinear"));
     let x = some(&[4, 64], 3);
@@ -128,7 +128,7 @@ fn a_layer_behind_float_layers_is_fitted_to_itself() {
 
 /// Mean squared distance of a plan's outputs to the float network's, of its mean square.
 fn distance(c: &Compressor, plan: &Plan, x: &ArrayD<f32>) -> f64 {
-    let twin = c.apply(plan).unwrap().unwrap().model;
+    let twin = c.apply(plan, Build::Parallel).unwrap().unwrap().model;
     let (float, other) = (run(&c.model, x), run(&twin, x));
     let square = |a: &ArrayD<f32>| a.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
     square(&(&float - &other)) / square(&float)
@@ -156,5 +156,8 @@ fn four_bit_weights_lose_less_the_more_is_done_for_them() {
     let (nearest, gptq, adaround, reconstruct) = (of(Round::Nearest), of(Round::Gptq), of(Round::Adaround), of(Round::Reconstruct));
     assert!(gptq < 0.6 * nearest && adaround < 0.6 * nearest && reconstruct < 0.6 * nearest, "{nearest} {gptq} {adaround} {reconstruct}");
     // The same plan twice is the same model, byte for byte.
-    assert_eq!(c.compress(&plan(Round::Reconstruct)).unwrap(), c.compress(&plan(Round::Reconstruct)).unwrap());
+    assert_eq!(
+        c.compress(&plan(Round::Reconstruct), Build::Parallel).unwrap(),
+        c.compress(&plan(Round::Reconstruct), Build::Parallel).unwrap()
+    );
 }
