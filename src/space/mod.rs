@@ -4,6 +4,7 @@
 //! group. A [`Candidate`] is an option's index for every axis; a [`Plan`] is its meaning, a treatment for every layer.
 
 mod alone;
+pub mod amct;
 mod axis;
 mod candidate;
 pub mod limits;
