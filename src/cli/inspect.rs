@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Done, Pin, inspect_text::text, pins, print_json, start_runtime};
 use crate::{
     compress::Compressor,
-    device::{Profile, Target, extract},
+    device::{Profile, Target, extract, treat::Split},
     error::Result,
     evaluate::predict_plan,
     graph::{
@@ -166,7 +166,7 @@ fn layer_info(compressor: &Compressor, l: usize, layer: &Layer, shapes: &Shapes,
     let mut rank = Vec::new();
     for fraction in [0.5, 0.25] {
         let r = limits::components(layer, Rank::Fraction(fraction));
-        match limits::why_not_rank(layer, r).or_else(|| target.why_not_rank(&layer.name, r)) {
+        match limits::why_not_rank(layer, r).or_else(|| target.why_not_split(&layer.name, Split::Channel { rank: r as u64 })) {
             None => rank.push(r),
             Some(reason) => drop(why_not.entry("rank").or_insert(reason)),
         }

@@ -80,22 +80,43 @@ impl Target {
         (channels < BLOCK_CHANNELS).then(few)
     }
 
-    /// Why splitting a layer at a rank brings nothing, if so: the two parts are not predicted faster than the layer, or the convolution is so
-    /// small that AMCT advises against it.
-    pub fn why_not_rank(&self, layer: &str, rank: usize) -> Option<String> {
+    /// Why splitting a layer brings nothing, if so: the parts are not predicted faster than the layer, or the convolution is so small that
+    /// AMCT advises against it.
+    pub fn why_not_split(&self, layer: &str, split: Split) -> Option<String> {
         let profile = self.profile.as_ref()?;
         let kernel = self.kernels.get(layer)?;
         let cube = kernel.cube?;
+        if cube.groups > 1 && !split.keeps_groups() {
+            return Some(format!("a convolution of {} groups is split along its channels only", cube.groups));
+        }
         if kernel.op == Op::Conv && cube.taps > 1 && cube.taps < WIDE_WINDOW && cube.cin.min(cube.cout) <= FEW_CHANNELS {
             return Some(format!(
                 "decomposing pays above {FEW_CHANNELS} channels only, as AMCT advises; it has {} and {}",
                 cube.cin, cube.cout
             ));
         }
-        let split = Treated { split: Some(Split::Channel { rank: rank as u64 }), ..Treated::identity(&cube) };
+        let ranks = match split {
+            Split::Channel { rank } | Split::Spatial { rank } => format!("rank {rank}"),
+            Split::Tucker { input, output } => format!("ranks {input} and {output}"),
+        };
         let whole = kernel_us(kernel, profile).0;
-        let parts: f64 = treated(kernel, split).iter().map(|k| kernel_us(k, profile).0).sum();
-        (parts >= whole).then(|| format!("at rank {rank} its parts are predicted to take {parts:.1} µs, the layer {whole:.1} µs"))
+        let parts = whole - self.gain_us(layer, Treated { split: Some(split), ..Treated::identity(&cube) })?;
+        (parts >= whole).then(|| format!("at {ranks} its parts are predicted to take {parts:.1} µs, the layer {whole:.1} µs"))
+    }
+
+    /// Predicted time that treating a layer alone saves, µs; below 0 where it costs time. None if the layer has no kernel or the chip is
+    /// unknown.
+    pub fn gain_us(&self, layer: &str, to: Treated) -> Option<f64> {
+        let profile = self.profile.as_ref()?;
+        let kernel = self.kernels.get(layer)?;
+        let after: f64 = treated(kernel, to).iter().map(|k| kernel_us(k, profile).0).sum();
+        Some(kernel_us(kernel, profile).0 - after)
+    }
+
+    /// Channels of a block (32 bytes) in the precision that the chip really runs; 16 on an unknown chip.
+    pub fn channel_multiple(&self, precision: Precision) -> usize {
+        let runs_as = |p: &Profile| p.runs_as(precision).activations().weight_bits() as usize;
+        self.profile.as_ref().map_or(16, |p| 256 / runs_as(p).max(1))
     }
 }
 
@@ -153,16 +174,62 @@ mod tests {
     fn small_convolutions_are_not_split_and_large_ones_only_where_it_is_faster() {
         let p3 = target("ascend310p3", "vgg16");
         let small = layer(&p3, |c| c.cin == 64 && c.cout == 64);
-        assert!(p3.why_not_rank(&small, 32).unwrap().contains("AMCT"));
         let large = layer(&p3, |c| c.cin == 512 && c.rows == 28 * 28);
-        assert_eq!(p3.why_not_rank(&large, 64), None);
-        assert!(p3.why_not_rank(&large, 512).unwrap().contains("µs"));
+        // At the second ranks the parts have no fewer multiply-adds than the layer.
+        let channel = |rank| Split::Channel { rank };
+        let spatial = |rank| Split::Spatial { rank };
+        let tucker = |rank| Split::Tucker { input: rank, output: rank };
+        for (low, high) in [(channel(64), channel(512)), (spatial(64), spatial(768)), (tucker(64), tucker(512))] {
+            assert!(p3.why_not_split(&small, low).unwrap().contains("AMCT"));
+            assert_eq!(p3.why_not_split(&large, low), None);
+            assert!(p3.why_not_split(&large, high).unwrap().contains("µs"));
+        }
+        assert!(p3.why_not_split(&large, spatial(768)).unwrap().starts_with("at rank 768 its"));
+        let tucker = Split::Tucker { input: 512, output: 496 };
+        assert!(p3.why_not_split(&large, tucker).unwrap().starts_with("at ranks 512 and 496 its"));
+    }
+
+    #[test]
+    fn grouped_convolutions_are_split_along_their_channels_only() {
+        let p3 = target("ascend310p3", "resnext50_32x4d");
+        let grouped = layer(&p3, |c| c.groups == 32 && c.cin == 32);
+        assert!(p3.why_not_split(&grouped, Split::Spatial { rank: 8 }).unwrap().contains("32 groups"));
+        assert!(p3.why_not_split(&grouped, Split::Tucker { input: 8, output: 8 }).unwrap().contains("32 groups"));
+        assert!(p3.why_not_split(&grouped, Split::Channel { rank: 32 }).unwrap().contains("at rank 32"));
+    }
+
+    #[test]
+    fn a_gain_is_the_layers_time_less_its_parts() {
+        let p3 = target("ascend310p3", "vgg16");
+        let profile = Profile::load("ascend310p3").unwrap();
+        let name = layer(&p3, |c| c.cin == 512 && c.rows == 28 * 28);
+        let kernel = p3.kernels[&name].clone();
+        let same = Treated::identity(kernel.cube.as_ref().unwrap());
+        assert!(p3.gain_us(&name, same).unwrap().abs() < 1e-9);
+        let split = Treated { split: Some(Split::Spatial { rank: 64 }), ..same };
+        let parts = treated(&kernel, split);
+        assert_eq!(parts.len(), 2);
+        let by_hand = kernel_us(&kernel, &profile).0 - kernel_us(&parts[0], &profile).0 - kernel_us(&parts[1], &profile).0;
+        assert!(by_hand > 0.0 && (p3.gain_us(&name, split).unwrap() - by_hand).abs() < 1e-9);
+        assert_eq!(p3.gain_us("none", same), None);
+        assert_eq!(Target::unknown().gain_us(&name, same), None);
+    }
+
+    #[test]
+    fn a_block_holds_32_bytes_of_channels_in_the_format_that_really_runs() {
+        let on = |device: &str| Target { profile: Some(Profile::load(device).unwrap()), kernels: HashMap::new() };
+        let blocks = |t: &Target| [Precision::Fp16, Precision::Int8, Precision::Int4].map(|p| t.channel_multiple(p));
+        assert_eq!(blocks(&on("ascend310p3")), [16, 32, 64]);
+        assert_eq!(blocks(&on("ascend310b1")), [16, 32, 32]);
+        assert_eq!(blocks(&Target::unknown()), [16, 16, 16]);
+        assert_eq!(on("ascend310p3").channel_multiple(Precision::W8a16), 16);
+        assert_eq!(on("ascend310p3").channel_multiple(Precision::W4a8), 32);
     }
 
     #[test]
     fn of_an_unknown_chip_nothing_is_said() {
         assert_eq!(Target::unknown().why_not_precision("a", Precision::Int4), None);
         assert_eq!(Target::unknown().why_not_sparse("a", Precision::Fp16), None);
-        assert_eq!(Target::unknown().why_not_rank("a", 1), None);
+        assert_eq!(Target::unknown().why_not_split("a", Split::Channel { rank: 1 }), None);
     }
 }

@@ -12,9 +12,9 @@ use crate::precision::Precision;
 /// How a layer's weight is split into smaller layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// k×k to `rank` channels, then 1×1; two products for a matrix.
+    /// k×k to `rank` channels, then 1×1; two products for a matrix. Both parts keep the groups of a grouped convolution.
     Channel {
-        /// Channels between the two.
+        /// Channels between the two, of each group.
         rank: u64,
     },
     /// k×1 to `rank` channels, then 1×k.
@@ -29,6 +29,13 @@ pub enum Split {
         /// Channels after the second.
         output: u64,
     },
+}
+
+impl Split {
+    /// Whether a grouped convolution can be split so.
+    pub const fn keeps_groups(self) -> bool {
+        matches!(self, Self::Channel { .. })
+    }
 }
 
 /// What is done to a layer.
@@ -54,14 +61,14 @@ impl Treated {
 }
 
 /// The kernels that a layer's kernel becomes, in order. The kernel must be that of an untreated layer in FP16 with a constant weight;
-/// others come back as they are, as do grouped convolutions that are to be split.
+/// others come back as they are, as do grouped convolutions that are to be split in any way but [`Split::Channel`].
 ///
 /// A split keeps what was fused to the layer in its last part. Window and stride of a spatial split are taken as square; the image between its
 /// two parts has as many rows as the output and columns as the input.
 pub fn treated(kernel: &Kernel, to: Treated) -> Vec<Kernel> {
     let (Some(cube), Some((_, moving))) = (kernel.cube, kernel.reads.split_first()) else { return vec![kernel.clone()] };
     let Some((input, others)) = moving.split_first().filter(|_| kernel.layer.is_some()) else { return vec![kernel.clone()] };
-    if to.split.is_some() && cube.groups > 1 {
+    if cube.groups > 1 && to.split.is_some_and(|s| !s.keeps_groups()) {
         return vec![kernel.clone()];
     }
     let whole = Cube { cin: to.cin, cout: to.cout, sparse: to.sparse, ..cube };
@@ -99,12 +106,20 @@ pub fn treated(kernel: &Kernel, to: Treated) -> Vec<Kernel> {
             chained,
         };
         let distance = if i == 0 { input.distance } else { 0 };
+        let op = match (kernel.op, cube.groups, cube.cin) {
+            (Op::MatMul, ..) => Op::MatMul,
+            (_, 1, _) => Op::Conv,
+            (Op::ConvTranspose, ..) => Op::ConvTranspose,
+            (_, _, 1) => Op::DepthwiseConv,
+            _ => Op::GroupConv,
+        };
+        let dense = cube.groups == 1;
         let mut reads = vec![
-            weight_traffic(cube, kernel.op, to.precision),
-            tensor(*before, cube.cin * cube.groups, bits, distance, i > 0 || input.chained),
+            weight_traffic(cube, op, to.precision),
+            tensor(*before, cube.cin * cube.groups, bits, distance, if i > 0 { dense } else { input.chained }),
         ];
         let mut vector = Vector { drain: cube.drained(), ..Vector::default() };
-        let mut writes = vec![tensor(*after, cube.cout * cube.groups, bits, 0, true)];
+        let mut writes = vec![tensor(*after, cube.cout * cube.groups, bits, 0, dense)];
         if i == last {
             reads.extend(others.iter().map(|t| Traffic { bytes: (t.bytes as f64 * share) as u64, ..*t }));
             vector = Vector { drain: vector.drain, ..kernel.vector.scaled(share) };
@@ -115,7 +130,6 @@ pub fn treated(kernel: &Kernel, to: Treated) -> Vec<Kernel> {
             vector.plain += reads[0].bytes as f64 * 8.0 / f64::from(to.precision.weight_bits());
         }
         let name = if last == 0 { kernel.name.clone() } else { format!("{} ({})", kernel.name, i + 1) };
-        let op = if cube.groups == 1 && kernel.op != Op::MatMul { Op::Conv } else { kernel.op };
         Kernel { name, op, precision: to.precision, cube: Some(*cube), vector, reads, writes, ..kernel.clone() }
     };
     parts.iter().enumerate().map(part).collect()
@@ -180,10 +194,47 @@ mod tests {
     }
 
     #[test]
-    fn a_spatial_split_at_half_of_64_channels_leaves_a_third_of_the_multiply_adds() {
+    fn a_spatial_split_at_half_of_64_channels_leaves_a_third_of_the_multiply_adds_and_weights() {
         let kernel = layer(64, 1);
-        let macs: u64 = spatial(&kernel, 32).iter().map(|k| k.cube.unwrap().macs()).sum();
+        let parts = spatial(&kernel, 32);
+        let macs: u64 = parts.iter().map(|k| k.cube.unwrap().macs()).sum();
         assert_eq!(3 * macs, kernel.cube.unwrap().macs());
+        let weights: u64 = parts.iter().map(|k| k.reads[0].bytes / 2).sum();
+        assert_eq!((weights, kernel.reads[0].bytes / 2), (12_288, 64 * 64 * 9));
+    }
+
+    /// A 3×3 convolution of 28×28 pixels from 128 to 128 channels in four groups.
+    fn grouped() -> Kernel {
+        let kernel = layer(128, 1);
+        let cube = Cube { cin: 32, cout: 32, groups: 4, ..kernel.cube.unwrap() };
+        let mut reads = kernel.reads.clone();
+        reads[0] = weight_traffic(&cube, Op::GroupConv, Precision::Fp16);
+        Kernel { op: Op::GroupConv, cube: Some(cube), reads, ..kernel }
+    }
+
+    #[test]
+    fn a_grouped_convolution_is_split_group_by_group() {
+        let whole = grouped();
+        let cube = whole.cube.unwrap();
+        let parts = treated(&whole, Treated { split: Some(Split::Channel { rank: 16 }), ..Treated::identity(&cube) });
+        let macs = |k: &Kernel| k.cube.unwrap().macs();
+        // 784 pixels; 9·32 inputs to 16 outputs and 16 to 32, four times each.
+        assert_eq!((macs(&whole), parts.iter().map(macs).collect::<Vec<_>>()), (28_901_376, vec![14_450_688, 1_605_632]));
+        let weights = |k: &Kernel| k.reads[0].bytes / 2;
+        assert_eq!((weights(&whole), parts.iter().map(weights).collect::<Vec<_>>()), (36_864, vec![18_432, 2_048]));
+        // Four groups of 16 channels lie between the parts, in half floats.
+        assert_eq!((parts[0].writes[0].bytes, parts[1].reads[1].bytes), (784 * 64 * 2, 784 * 64 * 2));
+        assert!(parts.iter().all(|k| k.op == Op::GroupConv && k.cube.unwrap().groups == 4));
+        assert!(!parts[0].writes[0].chained && !parts[1].reads[1].chained);
+    }
+
+    #[test]
+    fn a_grouped_convolution_is_not_split_in_other_ways() {
+        let whole = grouped();
+        for split in [Split::Spatial { rank: 16 }, Split::Tucker { input: 16, output: 16 }] {
+            let to = Treated { split: Some(split), ..Treated::identity(whole.cube.as_ref().unwrap()) };
+            assert_eq!(treated(&whole, to), std::slice::from_ref(&whole), "{split:?}");
+        }
     }
 
     #[test]

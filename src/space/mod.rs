@@ -4,6 +4,7 @@
 //! group. A [`Candidate`] is an option's index for every axis; a [`Plan`] is its meaning, a treatment for every layer.
 
 mod alone;
+pub mod amct;
 mod axis;
 mod build;
 mod candidate;
@@ -19,7 +20,7 @@ pub use candidate::Candidate;
 pub use plan::{Plan, Treatment, unmatched};
 
 use crate::{
-    device::Target,
+    device::{Target, treat::Split},
     error::{Error, Result},
     graph::{
         group::Channels,
@@ -79,7 +80,12 @@ impl Space {
             let mut options: Vec<Option<usize>> = rank[l]
                 .iter()
                 .map(|&r| (r != Rank::Full).then(|| limits::components(layer, r)))
-                .filter(|r| r.is_none_or(|r| limits::why_not_rank(layer, r).is_none() && target.why_not_rank(&layer.name, r).is_none()))
+                .filter(|r| {
+                    r.is_none_or(|r| {
+                        limits::why_not_rank(layer, r).is_none()
+                            && target.why_not_split(&layer.name, Split::Channel { rank: r as u64 }).is_none()
+                    })
+                })
                 .collect();
             options.sort_by_key(|r| std::cmp::Reverse(r.unwrap_or(usize::MAX)));
             options.dedup();
