@@ -59,7 +59,7 @@ impl Compress {
         let mut compressor = Compressor::load(&runtime, &self.model, &pins)?;
         compressor.require_layers()?;
         compressor.require_runnable()?;
-        let plan = Plan::load(&self.plan, &compressor.layers, &compressor.channels)?;
+        let plan = Plan::load(&self.plan, &compressor.model, &compressor.layers, &compressor.channels)?;
         let (data, _, spec) = self.data.open(&compressor.model, &pins, Which::Calibration)?;
         let given = self.quantize.as_ref().map(|text| parse_yaml::<QuantizeSpec>(&PathBuf::from("--quantize"), text)).transpose()?;
         compressor.quantize = given.or(spec.map(|s| s.quantize)).unwrap_or_default();

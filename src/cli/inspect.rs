@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Done, Pin, inspect_text::text, pins, print_json, start_runtime};
 use crate::{
     compress::Compressor,
-    device::{Profile, Target, extract, treat::Split},
+    device::{Profile, Split, Target, extract},
     error::Result,
     evaluate::predict_plan,
     graph::{
@@ -17,7 +17,7 @@ use crate::{
     },
     precision::Precision,
     space::{Plan, limits},
-    spec::Rank,
+    spec::{Form, Rank},
     study,
 };
 
@@ -77,6 +77,10 @@ pub(super) struct Options {
     pub precision: Vec<Precision>,
     pub keep: Vec<f64>,
     pub rank: Vec<usize>,
+    /// Decompositions of other forms.
+    pub forms: Vec<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sparsity_4_to_2: bool,
 }
 
 #[derive(Serialize)]
@@ -143,6 +147,32 @@ impl Inspect {
     }
 }
 
+/// Ranks that a layer can be decomposed to, and decompositions of other forms in words.
+fn ranks(
+    compressor: &Compressor,
+    layer: &Layer,
+    target: &Target,
+    why_not: &mut BTreeMap<&'static str, String>,
+) -> (Vec<usize>, Vec<String>) {
+    let (mut rank, mut forms) = (Vec::new(), Vec::new());
+    for form in Form::ALL {
+        for fraction in [0.5, 0.25] {
+            let Ok(Some(split)) = limits::split(&compressor.model, layer, form, Rank::Fraction(fraction)) else { continue };
+            match (limits::why_not_split(layer, split).or_else(|| target.why_not_split(&layer.name, split)), split) {
+                (None, Split::Channel { rank: r }) => rank.push(usize::try_from(r).unwrap_or(usize::MAX)),
+                (None, _) => forms.push(limits::describe(split)),
+                (Some(reason), _) => drop(why_not.entry("rank").or_insert(reason)),
+            }
+        }
+    }
+    rank.dedup();
+    forms.dedup();
+    if !rank.is_empty() || !forms.is_empty() {
+        why_not.remove("rank");
+    }
+    (rank, forms)
+}
+
 fn layer_info(compressor: &Compressor, l: usize, layer: &Layer, shapes: &Shapes, target: &Target) -> LayerInfo {
     let mut why_not = BTreeMap::new();
     let mut precision = vec![Precision::Fp16];
@@ -163,18 +193,11 @@ fn layer_info(compressor: &Compressor, l: usize, layer: &Layer, shapes: &Shapes,
             [1.0, 0.75, 0.5].into_iter().filter(fewer).collect()
         }
     };
-    let mut rank = Vec::new();
-    for fraction in [0.5, 0.25] {
-        let r = limits::components(layer, Rank::Fraction(fraction));
-        match limits::why_not_rank(layer, r).or_else(|| target.why_not_split(&layer.name, Split::Channel { rank: r as u64 })) {
-            None => rank.push(r),
-            Some(reason) => drop(why_not.entry("rank").or_insert(reason)),
-        }
-    }
-    rank.dedup();
-    if !rank.is_empty() {
-        why_not.remove("rank");
-    }
+    let (rank, forms) = ranks(compressor, layer, target, &mut why_not);
+    let sparsity_4_to_2 = match limits::why_not_sparse(layer).or_else(|| target.why_not_sparse(&layer.name, Precision::Int8)) {
+        None => true,
+        Some(reason) => why_not.insert("4:2", reason).is_some(),
+    };
     let add = layer.bias_node.map(|n| compressor.model.graph().node[n].name().to_string());
     let merged = compressor.merged.get(&layer.name).cloned().unwrap_or_default();
     let others = add.into_iter().filter(|a| !merged.contains(a)).chain(merged.clone());
@@ -189,7 +212,7 @@ fn layer_info(compressor: &Compressor, l: usize, layer: &Layer, shapes: &Shapes,
         macs: layer.macs,
         latency_share: 0.0,
         group: group.map(|g| g.name.clone()),
-        options: Options { precision, keep, rank },
+        options: Options { precision, keep, rank, forms, sparsity_4_to_2 },
         why_not,
     }
 }

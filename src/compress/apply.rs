@@ -12,12 +12,13 @@ use super::{
     balance::{self, Balanced},
     cache::key,
     calibrate::{self, Calibration, Effort, Gram, Store, Wanted, Windows},
-    decompose::as_matrix,
+    decompose::{self, as_matrix},
     lockstep::{self, Fitted},
-    moments,
+    moments, prune,
     quantize::{Grid, Rounding, Weight, activation_grid, quantize_weight},
+    rebuild::taps,
     segment::{self, Frontier},
-    structure,
+    structure::{self, Structure},
     twin::{QuantizedLayer, simulated, twin},
 };
 use crate::{
@@ -32,7 +33,7 @@ use crate::{
         tensor,
     },
     precision::Precision,
-    space::{Build, Plan, Treatment, limits},
+    space::{Build, Plan, Treatment},
     spec::{Balance, Round, Settled},
 };
 
@@ -40,17 +41,19 @@ use crate::{
 const RECALIBRATION: usize = 32;
 
 /// Samples that go through a network together while its layers are reconstructed.
-const LOCKSTEP_BATCH: usize = 16;
+pub(super) const LOCKSTEP_BATCH: usize = 16;
 /// Bytes of inner values that may be kept for it.
-const KEPT_ALIVE: u64 = 512 << 20;
+pub(super) const KEPT_ALIVE: u64 = 512 << 20;
+
+/// What stabilises the fit of a layer that is to be rounded, see [`lockstep::Wanted`].
+const ROUNDED_RIDGE: (f64, f64) = (0.01, 2.0);
 
 /// The calibration of the float network, and what is needed to measure a changed one again.
 pub(super) struct Calibrated {
-    data: Arc<Dataset>,
-    all: Vec<usize>,
+    pub(super) data: Arc<Dataset>,
+    pub(super) all: Vec<usize>,
     again: Vec<usize>,
-    found: Calibration,
-    means: structure::Means,
+    pub(super) found: Calibration,
 }
 
 /// A plan's network.
@@ -68,6 +71,7 @@ pub(super) struct Part<'a> {
     pub(super) treatment: &'a Treatment,
     pub(super) settled: Settled,
     pub(super) gram: Option<Arc<Gram>>,
+    pub(super) keeps_zeros: bool,
 }
 
 /// A layer of the network that is to be quantized, and what is known of its input.
@@ -91,23 +95,22 @@ impl Compressor {
             Some(found) => found,
             None => {
                 let layers = || self.layers.layers.iter();
-                let integers = layers().filter(|l| limits::why_not_precision(l, Precision::Int8).is_none());
-                let wanted = Wanted::ranges(layers()).with_grams(&self.model, integers);
+                let wanted = Wanted::ranges(layers()).with_grams(&self.model, layers());
                 let shapes = shape::infer(&self.model, 1, &self.pins)?;
                 let found = calibrate::calibrate(&self.runtime, (&self.model, &shapes), &wanted, &data, &all, effort)?;
                 store.map_or(Ok(()), |s| s.save(&found))?;
                 found
             }
         };
-        let means = found.values.iter().map(|(name, s)| (name.clone(), s.means())).collect();
         let again = spread(all.len(), RECALIBRATION).into_iter().map(|i| all[i]).collect();
-        self.calibrated = Some(Calibrated { data, all, again, found, means });
+        self.calibrated = Some(Calibrated { data, all, again, found });
         Ok(())
     }
 
     /// Columns that the moments of a plan's layers need in one piece, for [`Effort::widest`].
     pub fn widest_moments(&self, plan: &Plan) -> usize {
-        let whole = |(_, t): &(String, Treatment)| t.rank.is_some() || self.quantize.settle(&t.method, t.precision).round != Round::Nearest;
+        let whole =
+            |(_, t): &(String, Treatment)| t.split.is_some() || self.quantize.settle(&t.method, t.precision).round != Round::Nearest;
         if plan.treatments.iter().any(|t| t.1.precision.is_quantized() && whole(t)) { Effort::WIDEST } else { 1 }
     }
 
@@ -137,15 +140,18 @@ impl Compressor {
             return Ok(None);
         }
         let calibrated = self.calibrated.as_ref().ok_or_else(|| Error::Internal("compress was called before calibrate".into()))?;
-        let structured = self.restructured(plan, calibrated, build)?;
+        let structure = self.structure_of(plan)?;
+        let (structured, grams) = match build {
+            Build::Sequential if plan.changes_structure() => self.in_sequence(structure, calibrated)?,
+            _ => (structure.on(&self.model)?, BTreeMap::new()),
+        };
         let precision = part_precisions(plan, &structured);
         let shapes = shape::infer(&structured.model, 1, &self.pins)?;
         let layers = Layers::find(&structured.model, &shapes);
-        let mut parts = self.parts(plan, &structured, &layers, Some(&calibrated.found))?;
+        let mut parts = self.parts(plan, &structured, &layers, Some((&calibrated.found, &grams)))?;
         let wanted: Vec<Balanced<'_>> = parts.iter().map(|p| self.balanced(p, &structured, Some(&calibrated.found))).collect();
         let balanced = balance::balance(&structured.model, &layers, &wanted)?;
         for (name, factors) in &balanced.factors {
-            let taps = |l: &Layer| if l.op.is_convolution() { l.weight_dims[2..].iter().product() } else { 1 };
             for part in parts.iter_mut().filter(|p| p.layer.name == *name) {
                 part.gram = part.gram.as_ref().map(|g| Arc::new(g.divided(factors, taps(part.layer))));
             }
@@ -170,40 +176,64 @@ impl Compressor {
         Ok(Some(Compressed { model, layers: quantized.into_iter().map(|(_, q)| q).collect() }))
     }
 
-    /// A plan's network with its channels cut and its layers split, in floats.
-    fn restructured(&self, plan: &Plan, calibrated: &Calibrated, build: Build) -> Result<Structured> {
-        match build {
-            // Cutting and splitting look at nothing but weights and means, so both ways give the same.
-            Build::Parallel | Build::Sequential => {
-                structure::restructure(&self.model, &self.layers, &self.channels, plan, Some(&calibrated.means), &self.svd)
-            }
-        }
+    /// The structure of a plan, each layer rebuilt by the float network's inputs.
+    pub(super) fn structure_of(&self, plan: &Plan) -> Result<Structure> {
+        let gone = prune::removed_units(&self.channels, plan, &|g| Ok(self.order(g)?.0.clone()))?;
+        structure::structure(&self.model, &self.layers, &self.channels, plan, &gone, Some(&|change| self.rebuilt(change)))
     }
 
-    /// The quantized layers of a plan's network, with the moments of their inputs.
+    /// In which order the units of a group go, and what the sweep lost on the way.
+    ///
+    /// # Errors
+    /// If a weight cannot be read.
+    pub fn order(&self, group: usize) -> Result<Arc<(prune::Order, prune::Path)>> {
+        let calibration = self.calibration();
+        let seen = calibration.map_or(0, |c| c.grams.values().fold(0_u64, |h, g| h.rotate_left(7) ^ g.fingerprint()));
+        let settings = [group as u64, self.structure.score as u64, seen];
+        let make = || {
+            let of = (&self.model, &self.layers, &self.channels);
+            prune::order(of, &self.channels.groups[group], self.structure.score, calibration)
+        };
+        let bytes = |found: &(prune::Order, prune::Path)| 8 * (found.0.iter().map(Vec::len).sum::<usize>() + 2 * found.1.order.len());
+        self.orders.get(key(&ndarray::Array1::<f32>::zeros(0), &settings), make, bytes)
+    }
+
+    /// The quantized layers of a plan's network, with the moments of their inputs: those that were measured in sequence, else what becomes of
+    /// the float network's.
     fn parts<'a>(
         &self,
         plan: &'a Plan,
         structured: &Structured,
         layers: &'a Layers,
-        calibration: Option<&Calibration>,
+        calibration: Option<(&Calibration, &BTreeMap<String, Arc<Gram>>)>,
     ) -> Result<Vec<Part<'a>>> {
         let mut parts = Vec::new();
         for (l, (name, treatment)) in plan.treatments.iter().enumerate().filter(|(_, (_, t))| t.precision.is_quantized()) {
             let old = &self.layers.layers[l];
-            let taps = if old.op.is_convolution() { old.weight_dims[2..].iter().product() } else { 1 };
-            let gram = calibration.and_then(|c| c.grams.get(name));
             let names = &structured.parts[l];
-            let find = |name: &String| layers.layers.iter().find(|l| l.name == *name);
+            let find = |name: &String| {
+                let found = layers.layers.iter().find(|l| l.name == *name);
+                found.ok_or_else(|| Error::Internal(format!("{name} is no layer of the plan's network")))
+            };
+            let change = structured.changes[l].as_ref();
+            let cut = change.filter(|c| c.inputs.len() < old.channels_in).map(|c| c.inputs.as_slice());
+            let gram = calibration.and_then(|(found, now)| match now.get(name) {
+                Some(gram) => Some(Arc::clone(gram)),
+                None => moments::of_kept(found.grams.get(name), cut, (taps(old), old.channels_in / old.groups.max(1))),
+            });
+            let split = change.and_then(|c| Some((c.geometry(old), c.split?)));
+            let matrices = match (&split, &gram) {
+                (Some(_), Some(_)) => names.iter().map(|n| matrix(&structured.model, find(n)?)).collect::<Result<Vec<_>>>()?,
+                _ => Vec::new(),
+            };
             for (n, name) in names.iter().enumerate() {
-                let layer = find(name).ok_or_else(|| Error::Internal(format!("{name} is no layer of the plan's network")))?;
-                let factor = match (n, calibration) {
-                    (0, _) | (_, None) => None,
-                    _ => find(&names[0]).map(|first| matrix(&structured.model, first)).transpose()?,
+                let gram = match (split, &gram) {
+                    (Some((geometry, split)), Some(gram)) => decompose::of_part(gram, &matrices, geometry, split, n).map(Arc::new),
+                    _ => gram.clone(),
                 };
-                let kept = structured.inputs[l].as_deref();
-                let gram = moments::of_part(gram, kept, (taps, old.channels_in / old.groups.max(1)), factor.as_ref());
-                parts.push(Part { layer, treatment, settled: self.quantize.settle(&treatment.method, treatment.precision), gram });
+                let settled = self.quantize.settle(&treatment.method, treatment.precision);
+                let keeps_zeros = change.is_some_and(|c| c.sparse);
+                parts.push(Part { layer: find(name)?, treatment, settled, gram, keeps_zeros });
             }
         }
         Ok(parts)
@@ -213,7 +243,7 @@ impl Compressor {
         let value = calibration.and_then(|c| c.values.get(&part.layer.input));
         let all: Option<Vec<f32>> = value.map(|v| v.channels.iter().map(calibrate::Channel::magnitude).collect());
         let l = structured.parts.iter().position(|names| names.first() == Some(&part.layer.name));
-        let kept = l.and_then(|l| structured.inputs[l].as_ref());
+        let kept = l.and_then(|l| structured.changes[l].as_ref()).map(|c| &c.inputs);
         let magnitudes = all.map(|all| kept.map_or(all.clone(), |kept| kept.iter().filter_map(|&c| all.get(c).copied()).collect()));
         // What flows between the two halves of a layer was never measured: its mean squares stand for its magnitudes.
         let from_moments =
@@ -308,12 +338,25 @@ impl Compressor {
         let centred = self.quantize.bias_correction && bias(model, layer)?.is_some();
         let beside = lockstep::beside(model, index, layer, |v| shapes.dims(v).map(<[usize]>::to_vec));
         let grid = self.grid(ready)?;
-        let fitted = lockstep::fit(frontier, (layer, &windows), &weight, grid, beside, (self.quantize.positions, centred));
+        let rows: Vec<usize> = (0..weight.nrows()).collect();
+        let wanted = lockstep::Wanted {
+            layer,
+            windows: (&windows, &windows),
+            weight: &weight,
+            prior: &weight,
+            rows: &rows,
+            grid,
+            beside,
+            positions: self.quantize.positions,
+            centred,
+            ridge: ROUNDED_RIDGE,
+        };
+        let fitted = lockstep::fit(frontier, &wanted);
         self.quantized(model, ready, fitted.as_ref())
     }
 
     /// Grid of the activations a layer reads.
-    fn grid(&self, Ready { layer, part, values }: &Ready<'_>) -> Result<Option<Grid>> {
+    pub(super) fn grid(&self, Ready { layer, part, values }: &Ready<'_>) -> Result<Option<Grid>> {
         let Some(bits) = part.treatment.precision.activation_bits() else { return Ok(None) };
         let found = values.ok_or_else(|| Error::Internal(format!("the input {} of {} was not calibrated", layer.input, layer.name)))?;
         Ok(Some(activation_grid(&found.histogram, bits, part.settled.activations, &self.quantize)))
@@ -335,14 +378,7 @@ impl Compressor {
         }
         let corrects = self.quantize.bias_correction && bias.is_some() && part.gram.is_some();
         let noise = activations.map_or(0.0, |g| f64::from(g.scale).powi(2) / 12.0);
-        let asked = self.asked(&weight, layer, part, part.gram.as_deref(), (noise, corrects));
-        let settings = [
-            u64::from(asked.bits) | u64::from(asked.per_row) << 8 | u64::from(corrects) << 9,
-            asked.rule as u64 | (asked.round as u64) << 8,
-            noise.to_bits(),
-            part.gram.as_ref().map_or(0, |g| g.fingerprint()),
-        ];
-        let rounding = self.rounded.get(key(&weight, &settings), || Ok(quantize_weight(&asked)), Rounding::bytes)?;
+        let rounding = self.integers(&weight, part, (noise, corrects))?;
         let bias = match (&part.gram, bias) {
             (Some(gram), Some(bias)) if corrects => Some(corrected(&bias, &weight, &rounding, gram)),
             (_, bias) => bias,
@@ -352,6 +388,18 @@ impl Compressor {
 }
 
 impl Compressor {
+    /// Integers of a part's weight, found or made.
+    pub(super) fn integers(&self, weight: &Array2<f32>, part: &Part<'_>, (noise, corrects): (f64, bool)) -> Result<Arc<Rounding>> {
+        let asked = self.asked(weight, part.layer, part, part.gram.as_deref(), (noise, corrects));
+        let settings = [
+            u64::from(asked.bits) | u64::from(asked.per_row) << 8 | u64::from(corrects) << 9 | u64::from(asked.keeps_zeros) << 10,
+            asked.rule as u64 | (asked.round as u64) << 8,
+            noise.to_bits(),
+            part.gram.as_ref().map_or(0, |g| g.fingerprint()),
+        ];
+        self.rounded.get(key(weight, &settings), || Ok(quantize_weight(&asked)), Rounding::bytes)
+    }
+
     fn asked<'w>(
         &self,
         matrix: &'w Array2<f32>,
@@ -361,7 +409,17 @@ impl Compressor {
         (noise, centred): (f64, bool),
     ) -> Weight<'w> {
         let (per_row, bits) = (layer.op.is_convolution(), part.treatment.precision.weight_bits());
-        Weight { matrix, per_row, bits, rule: self.quantize.weights, round: part.settled.round, gram, noise, centred, keeps_zeros: false }
+        Weight {
+            matrix,
+            per_row,
+            bits,
+            rule: self.quantize.weights,
+            round: part.settled.round,
+            gram,
+            noise,
+            centred,
+            keeps_zeros: part.keeps_zeros,
+        }
     }
 }
 
@@ -398,7 +456,7 @@ pub(super) fn part_precisions(plan: &Plan, structured: &Structured) -> BTreeMap<
 }
 
 /// Indices of `n` of `len` samples, evenly spread, in order.
-fn spread(len: usize, n: usize) -> Vec<usize> {
+pub(super) fn spread(len: usize, n: usize) -> Vec<usize> {
     let n = n.min(len);
     (0..n).map(|i| i * len / n).collect()
 }

@@ -1,97 +1,153 @@
 //! What a plan does to its layers' outputs, in closed form from what calibration measured: no sample is run.
 //!
-//! With the moments H of a layer's inputs a changed weight costs E‖ΔW x‖² = tr(ΔW H ΔWᵀ), and rounded activations σ²·‖Ŵ‖², where σ²
-//! is the mean square of what the grid does to the values of the histogram. Lost channels are zeroed columns of the layers
-//! that read them. Where a bias is corrected, what the change does on average does not count.
+//! With the moments H of a layer's inputs a changed weight costs E‖ΔW x‖² = tr(ΔW H ΔWᵀ), whatever changed it: the new weight is the one that
+//! the pipeline makes, with the columns of lost channels as zeros, the parts of a split multiplied together, and integers in place of
+//! floats. Rounded activations cost σ²·‖Ŵ‖², where σ² is the mean square of what the grid does to the values of the histogram. Where a bias
+//! is corrected, what the change does on average does not count.
 
 use std::sync::Arc;
 
-use ndarray::Array2;
+use ndarray::{Array2, Axis};
 
 use super::{
-    Calibration, Compressor,
+    Calibration, Change, Compressor,
     apply::{Part, Ready, bias, matrix},
     calibrate::Gram,
-    prune,
+    decompose, moments, prune,
     quantize::{grid_error, output_energy},
+    rebuild::{takes_bias, taps},
+    structure,
 };
 use crate::{
     error::{Error, Result},
-    graph::layer::{Layer, LayerOp},
-    space::{Plan, Treatment},
+    graph::layer::Layer,
+    space::Plan,
+    spec::Repair,
 };
 
+/// Standard deviations on both sides that the values between the parts of a split layer are taken to reach: they were never seen.
+const REACH: f64 = 4.0;
+
 impl Compressor {
-    /// Expected squared error of a layer's output per its variance, for a plan that does one thing to a layer; summed over the layers
-    /// that read them for one that removes channels. Of a plan that does several things, each counts as if it were alone. None if nothing was measured of the inputs of a layer that it changes. Balancing is not looked at, nor what reconstruction
-    /// gains over `adaround`; zeros of the padding count as rounded.
+    /// Expected squared error of the layers' outputs per their variance, summed over the layers that a plan changes or that read channels it removes,
+    /// each by itself: behind the float network, as a plan is built in parallel. None if nothing was measured of the inputs of such a layer.
+    /// Balancing is not looked at, nor what reconstruction gains over `adaround`; zeros of the padding count as rounded.
     ///
     /// # Errors
     /// If there was no calibration or a weight cannot be read.
     pub fn damage(&self, plan: &Plan) -> Result<Option<f64>> {
         let found = self.calibration().ok_or_else(|| Error::Internal("damage was asked for before calibration".into()))?;
+        let gone = prune::removed_units(&self.channels, plan, &|g| Ok(self.order(g)?.0.clone()))?;
         let mut sum = 0.0;
-        // A layer whose output never changes has nothing to lose.
-        let relative = |error: f64, energy: f64| if energy > 0.0 { error / energy } else { 0.0 };
-        let gone = prune::removed_units(&self.model, &self.layers, &self.channels, plan)?;
         for (l, layer) in self.layers.layers.iter().enumerate() {
-            let treatment = &plan.treatments[l].1;
-            let lost = |units: &[Option<usize>]| -> Vec<usize> {
-                (0..units.len()).filter(|&c| units[c].is_some_and(|u| gone.contains(&u))).collect()
-            };
-            // Groups of a grouped convolution go whole: with their inputs their outputs go too.
-            let columns = if layer.groups == 1 { lost(&self.channels.columns[l]) } else { Vec::new() };
-            if columns.is_empty() && treatment.rank.is_none() && !treatment.precision.is_quantized() {
+            let change = structure::change_of((l, layer), &self.channels, plan, &gone);
+            let reduced = change.as_ref().is_some_and(|c| c.loses_inputs(layer) || c.split.is_some() || c.sparse);
+            if !reduced && !plan.treatments[l].1.precision.is_quantized() {
                 continue;
             }
             let Some(gram) = found.grams.get(&layer.name) else { return Ok(None) };
-            let weight = matrix(&self.model, layer)?;
-            if treatment.precision.is_quantized() {
-                sum += relative(self.rounding_error((layer, treatment), &weight, gram, found)?, output_energy(&weight, gram, true));
-            }
-            if let Some(rank) = treatment.rank {
-                let (left, right) = self.svd.svd(&weight)?.factors(rank.min(weight.nrows().min(weight.ncols())));
-                sum += relative(output_energy(&(&weight - &left.dot(&right)), gram, false), output_energy(&weight, gram, true));
-            }
-            if !columns.is_empty() {
-                let (stayed, lost) = split(&weight, (layer, &columns), &lost(&self.channels.rows[l]));
-                let corrected = found.values.contains_key(&layer.input) && !(layer.op == LayerOp::MatMul && layer.bias.is_none());
-                sum += relative(output_energy(&lost, gram, corrected), output_energy(&stayed, gram, true));
-            }
+            let Some(one) = self.damage_of((l, layer), change, plan, (gram, found))? else { return Ok(None) };
+            sum += one;
         }
         Ok(Some(sum))
     }
 
-    /// Error of a layer's outputs by rounded weights and activations.
-    fn rounding_error(
+    /// Squared error of one layer's outputs per their variance.
+    fn damage_of(
         &self,
-        (layer, treatment): (&Layer, &Treatment),
-        weight: &Array2<f32>,
-        gram: &Arc<Gram>,
-        found: &Calibration,
-    ) -> Result<f64> {
-        let settled = self.quantize.settle(&treatment.method, treatment.precision);
-        let part = Part { layer, treatment, settled, gram: Some(Arc::clone(gram)) };
-        let values = found.values.get(&layer.input);
-        let rounded = self.quantized(&self.model, &Ready { layer, part: &part, values }, None)?;
-        let changed = rounded.weight.values();
-        let corrected = self.quantize.bias_correction && bias(&self.model, layer)?.is_some();
-        let noise = rounded.activations.zip(values).map_or(0.0, |(grid, values)| grid_error(&values.histogram, grid));
-        let squares: f64 = changed.iter().map(|w| f64::from(*w).powi(2)).sum();
-        Ok(output_energy(&(weight - &changed), gram, corrected) + noise * squares)
+        (l, layer): (usize, &Layer),
+        change: Option<Change>,
+        plan: &Plan,
+        (gram, found): (&Arc<Gram>, &Calibration),
+    ) -> Result<Option<f64>> {
+        let treatment = &plan.treatments[l].1;
+        let weight = matrix(&self.model, layer)?;
+        let (rows, own, parts, change) = match change {
+            None => (weight.clone(), Arc::clone(gram), vec![weight], None),
+            Some(change) => {
+                let cut = (change.inputs.len() < layer.channels_in).then_some(change.inputs.as_slice());
+                let Some(own) = moments::of_kept(Some(gram), cut, (taps(layer), layer.channels_in / layer.groups.max(1))) else {
+                    return Ok(None);
+                };
+                (weight.select(Axis(0), &change.rows), own, self.rebuilt(&change)?.parts.clone(), Some(change))
+            }
+        };
+        let mut corrected = change.is_some() && takes_bias(&self.model, layer) && self.structure.repair != Repair::None;
+        let (mut changed, mut noise) = (parts, 0.0);
+        if treatment.precision.is_quantized() {
+            let has_bias = bias(&self.model, layer)?.is_some() || corrected;
+            let corrects = self.quantize.bias_correction && has_bias;
+            corrected = corrected || corrects;
+            let floats = changed.clone();
+            for n in 0..floats.len() {
+                let split = change.as_ref().and_then(|c| Some((c.geometry(layer), c.split?)));
+                let gram = match split {
+                    Some((geometry, split)) => decompose::of_part(&own, &floats, geometry, split, n).map(Arc::new),
+                    None => Some(Arc::clone(&own)),
+                };
+                let settled = self.quantize.settle(&treatment.method, treatment.precision);
+                let keeps_zeros = change.as_ref().is_some_and(|c| c.sparse);
+                let part = Part { layer, treatment, settled, gram, keeps_zeros };
+                let (step, error) = match n {
+                    0 => self.activation_noise(&part, found)?,
+                    _ => part.gram.as_ref().map_or((0.0, 0.0), |g| unseen(g, treatment.precision.activation_bits())),
+                };
+                let last = n + 1 == floats.len();
+                changed[n] = self.integers(&floats[n], &part, (step * step / 12.0, corrects && last))?.values();
+                let rest = if n == 0 { together(change.as_ref(), layer, &changed) } else { product(&floats[n..]) };
+                noise += error * rest.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();
+            }
+        }
+        let whole = together(change.as_ref(), layer, &changed);
+        let (delta, moments) = match &change {
+            Some(change) if change.loses_inputs(layer) => {
+                let mut delta = rows.clone();
+                for (at, &column) in change.columns(layer).iter().enumerate() {
+                    let mut target = delta.column_mut(column);
+                    target -= &whole.column(at);
+                }
+                (delta, gram)
+            }
+            _ => (&rows - &whole, &own),
+        };
+        let energy = output_energy(&rows, if change.is_some() && layer.groups > 1 { &own } else { gram }, true);
+        let error = output_energy(&delta, moments, corrected) + noise;
+        // A layer whose output never changes has nothing to lose.
+        Ok(Some(if energy > 0.0 { error / energy } else { 0.0 }))
+    }
+
+    /// Step of the grid of what a layer reads, and the mean square of what rounding does to it.
+    fn activation_noise(&self, part: &Part<'_>, found: &Calibration) -> Result<(f64, f64)> {
+        let values = found.values.get(&part.layer.input);
+        let ready = Ready { layer: part.layer, part, values };
+        let Some((grid, values)) = self.grid(&ready)?.zip(values) else { return Ok((0.0, 0.0)) };
+        Ok((f64::from(grid.scale), grid_error(&values.histogram, grid)))
     }
 }
 
-/// A weight less the rows that are lost, and of that the lost columns alone.
-fn split(weight: &Array2<f32>, (layer, columns): (&Layer, &[usize]), rows: &[usize]) -> (Array2<f32>, Array2<f32>) {
-    let mut stayed = weight.clone();
-    rows.iter().filter(|&&r| r < weight.nrows()).for_each(|&r| stayed.row_mut(r).fill(0.0));
-    let taps = weight.ncols() / layer.channels_in.max(1);
-    let mut lost = Array2::zeros(weight.dim());
-    for column in columns.iter().flat_map(|c| c * taps..(c + 1) * taps).filter(|&c| c < weight.ncols()) {
-        lost.column_mut(column).assign(&stayed.column(column));
+fn together(change: Option<&Change>, layer: &Layer, parts: &[Array2<f32>]) -> Array2<f32> {
+    change.map_or_else(|| parts.first().cloned().unwrap_or_default(), |c| c.together(layer, parts))
+}
+
+/// What parts of a split behind the first do to what the first of them reads.
+fn product(parts: &[Array2<f32>]) -> Array2<f32> {
+    let mut rest = parts.iter().rev();
+    let last = rest.next().cloned().unwrap_or_default();
+    rest.fold(last, |after, part| if after.ncols() == part.nrows() { after.dot(part) } else { after })
+}
+
+/// Step of a grid of so many bits for values of which only the moments are known, and the mean square of what it does.
+fn unseen(gram: &Gram, bits: Option<u32>) -> (f64, f64) {
+    let Some(bits) = bits else { return (0.0, 0.0) };
+    let (mut low, mut high) = (0.0_f64, 0.0_f64);
+    for block in gram.groups.iter().flatten() {
+        for (i, &mean) in block.mean.iter().enumerate() {
+            let deviation = (block.matrix[[i, i]] - mean * mean).max(0.0).sqrt();
+            (low, high) = (low.min(mean - REACH * deviation), high.max(mean + REACH * deviation));
+        }
     }
-    (stayed, lost)
+    let step = (high - low) / f64::from((1_u32 << bits) - 1);
+    (step, step * step / 12.0)
 }
 
 #[cfg(test)]
@@ -104,10 +160,11 @@ mod tests {
     use crate::{
         compress::Effort,
         data::{Dataset, Input, InputSpec, Source},
+        device::Split,
         graph::{Model, fixture::Net, proto::ValueInfoProto},
         precision::Precision,
         runtime::{Runtime, Session, SessionOptions},
-        space::Build,
+        space::{Build, Treatment},
         spec::{Balance, RangeRule},
     };
 
@@ -186,7 +243,7 @@ mod tests {
     fn the_error_of_a_rank_is_that_of_the_network_run() {
         let c = calibrated(&Net::new(&[-1, 8, 5, 5]).conv("y", "x", (8, 24), 3).build("y"));
         for rank in [2, 6, 12] {
-            assert_predicts(&c, &only(&c, |_, t| t.rank = Some(rank)), false, 1e-3);
+            assert_predicts(&c, &only(&c, |_, t| t.split = Some(Split::Channel { rank })), false, 1e-3);
         }
     }
 

@@ -21,9 +21,6 @@ use super::{
 };
 use crate::graph::{Index, Model, layer::Layer};
 
-/// What is added to the diagonal when a weight is fitted: this share of its mean, and the same for each column that comes on one sample.
-const RIDGE: (f64, f64) = (0.01, 2.0);
-
 /// What a layer was fitted to.
 pub(super) struct Fitted {
     /// The weight that gives the float outputs best, (outputs × inputs·kernel).
@@ -34,54 +31,77 @@ pub(super) struct Fitted {
     pub(super) mean: Vec<f64>,
 }
 
-/// Fits a layer at the place that the samples have reached; none if it cannot be fitted. `beside` is a value added to its output.
-/// With `centred` a bias takes up the means.
-pub(super) fn fit(
-    frontier: &Frontier<'_>,
-    (layer, windows): (&Layer, &Windows),
-    weight: &Array2<f32>,
-    grid: Option<Grid>,
-    beside: Option<&str>,
-    (per_sample, centred): (usize, bool),
-) -> Option<Fitted> {
-    let columns = windows.columns();
-    let rows = weight.nrows() / windows.groups.max(1);
-    let mut moments = Collector::new(windows.clone(), per_sample, columns.max(1));
-    let mut cross = Array2::<f64>::zeros((weight.nrows(), columns));
-    let mut mean = vec![0.0_f64; weight.nrows()];
+/// What a layer is to be fitted to.
+pub(super) struct Wanted<'a> {
+    /// The layer of the float network.
+    pub(super) layer: &'a Layer,
+    /// How its inputs become columns in the float and in the treated network.
+    pub(super) windows: (&'a Windows, &'a Windows),
+    /// The float weight (outputs wanted × columns of a float group).
+    pub(super) weight: &'a Array2<f32>,
+    /// The weight that is kept to where the samples say nothing (outputs wanted × columns of a treated group).
+    pub(super) prior: &'a Array2<f32>,
+    /// Which output channels are wanted.
+    pub(super) rows: &'a [usize],
+    /// Grid that the treated network's inputs are rounded to.
+    pub(super) grid: Option<Grid>,
+    /// A value added to the layer's output: what it lost is made up for.
+    pub(super) beside: Option<&'a str>,
+    /// Positions of each sample.
+    pub(super) positions: usize,
+    /// Whether a bias takes up the means.
+    pub(super) centred: bool,
+    /// Added to the diagonal: this share of its mean, and the same for each column that comes on one column seen.
+    pub(super) ridge: (f64, f64),
+}
+
+/// Fits a layer at the place that the samples have reached; none if it cannot be fitted.
+pub(super) fn fit(frontier: &Frontier<'_>, wanted: &Wanted<'_>) -> Option<Fitted> {
+    let (float, treated) = wanted.windows;
+    let (from, to) = (float.columns(), treated.columns());
+    let rows = wanted.weight.nrows() / treated.groups.max(1);
+    // Which of the float groups each group is: that of its first output.
+    let of_group = |g: usize| wanted.rows.get(g * rows).map_or(g, |r| r * float.groups / (wanted.layer.channels_out.max(1)));
+    let mut moments = Collector::new(treated.clone(), wanted.positions, to.max(1));
+    let mut cross = Array2::<f64>::zeros((wanted.weight.nrows(), to));
+    let mut mean = vec![0.0_f64; wanted.weight.nrows()];
     let mut seen = 0_u64;
     for b in 0..frontier.batches.len() {
         let samples = frontier.batches[b].0;
-        let (plain, quantized) = frontier.pair(b, &layer.input)?;
-        let rounded = grid.map_or_else(|| quantized.clone(), |g| quantized.mapv(|v| g.fake(v)));
-        let lost = beside.and_then(|v| frontier.pair(b, v)).map(|(f, q)| f - q);
-        let (mut x, mut float) = (Vec::new(), Vec::new());
-        let mut at: Vec<(usize, usize)> = Vec::new();
-        for (sample, position) in positions(windows, rounded.shape(), samples, per_sample, seen) {
-            windows.column(&plain.view(), sample, position, &mut float);
-            windows.column(&rounded.view(), sample, position, &mut x);
-            at.push((sample, position));
+        let (plain, other) = frontier.pair(b, &wanted.layer.input)?;
+        let rounded = wanted.grid.map_or_else(|| other.clone(), |g| other.mapv(|v| g.fake(v)));
+        let lost = wanted.beside.and_then(|v| frontier.pair(b, v));
+        let (mut x, mut before) = (Vec::new(), Vec::new());
+        let at = positions(treated, rounded.shape(), samples, wanted.positions, seen);
+        for &(sample, position) in &at {
+            float.column(&plain.view(), sample, position, &mut before);
+            treated.column(&rounded.view(), sample, position, &mut x);
         }
         seen += samples as u64;
         moments.push(&x);
         let n = at.len();
-        let width = columns * windows.groups;
-        for g in 0..windows.groups {
-            let w: Vec<f32> = weight.rows().into_iter().skip(g * rows).take(rows).flat_map(|r| r.to_vec()).collect();
-            let w = MatRef::from_row_major_slice(&w, rows, columns);
-            let of_group = |v: &[f32]| -> Mat<f32> { Mat::from_fn(n, columns, |i, j| v[i * width + g * columns + j]) };
+        for g in 0..treated.groups {
+            let w: Vec<f32> = wanted.weight.rows().into_iter().skip(g * rows).take(rows).flat_map(|r| r.to_vec()).collect();
+            let w = MatRef::from_row_major_slice(&w, rows, from);
+            let columns = |v: &'_ [f32], g: usize, width: usize, all: usize| -> Mat<f32> {
+                Mat::from_fn(n, width, |i, j| v[i * width * all + g * width + j])
+            };
             let mut y = Mat::<f32>::zeros(n, rows);
-            matmul(y.rb_mut(), Accum::Replace, of_group(&float), w.transpose(), 1.0, Par::Seq);
-            if let Some(lost) = &lost {
+            matmul(y.rb_mut(), Accum::Replace, columns(&before, of_group(g), from, float.groups), w.transpose(), 1.0, Par::Seq);
+            if let Some((plain, other)) = lost {
                 for (i, &(sample, position)) in at.iter().enumerate() {
-                    (0..rows).for_each(|r| y[(i, r)] += output(lost, windows, sample, position, g * rows + r));
+                    for r in 0..rows {
+                        let row = g * rows + r;
+                        y[(i, r)] +=
+                            output(plain, float, sample, position, wanted.rows[row]) - output(other, treated, sample, position, row);
+                    }
                 }
             }
-            let mut product = Mat::<f32>::zeros(rows, columns);
-            matmul(product.rb_mut(), Accum::Replace, y.transpose(), of_group(&x), 1.0, Par::Seq);
+            let mut product = Mat::<f32>::zeros(rows, to);
+            matmul(product.rb_mut(), Accum::Replace, y.transpose(), columns(&x, g, to, treated.groups), 1.0, Par::Seq);
             for r in 0..rows {
                 mean[g * rows + r] += (0..n).map(|i| f64::from(y[(i, r)])).sum::<f64>();
-                (0..columns).for_each(|c| cross[[g * rows + r, c]] += f64::from(product[(r, c)]));
+                (0..to).for_each(|c| cross[[g * rows + r, c]] += f64::from(product[(r, c)]));
             }
         }
     }
@@ -90,26 +110,32 @@ pub(super) fn fit(
     if n == 0.0 {
         return None;
     }
-    mean.iter_mut().for_each(|m| *m = if centred { *m / n } else { 0.0 });
-    let mut fitted = Array2::zeros(weight.dim());
-    for g in 0..windows.groups {
+    mean.iter_mut().for_each(|m| *m = if wanted.centred { *m / n } else { 0.0 });
+    let mut fitted = Array2::zeros(wanted.prior.dim());
+    for g in 0..treated.groups {
         let [block] = gram.groups.get(g)?.as_slice() else { return None };
-        let centre = if centred { block.mean.clone() } else { vec![0.0; columns] };
-        let solved = solve(block, &centre, n, rows, |r, c| {
+        let centre = if wanted.centred { block.mean.clone() } else { vec![0.0; to] };
+        let solved = solve(block, &centre, (n, wanted.ridge), rows, |r, c| {
             let r = g * rows + r;
-            (cross[[r, c]] / n - mean[r] * centre[c], f64::from(weight[[r, c]]))
+            (cross[[r, c]] / n - mean[r] * centre[c], f64::from(wanted.prior[[r, c]]))
         })?;
-        (0..rows).for_each(|r| (0..columns).for_each(|c| fitted[[g * rows + r, c]] = solved[(c, r)] as f32));
+        (0..rows).for_each(|r| (0..to).for_each(|c| fitted[[g * rows + r, c]] = solved[(c, r)] as f32));
     }
     Some(Fitted { weight: fitted, gram: Arc::new(gram), mean })
 }
 
 /// (columns × rows) solution of (H + λI) X = (R + λW)ᵀ, with H and R about the centre.
-fn solve(block: &Block, centre: &[f64], seen: f64, rows: usize, wanted: impl Fn(usize, usize) -> (f64, f64)) -> Option<Mat<f64>> {
+fn solve(
+    block: &Block,
+    centre: &[f64],
+    (seen, ridge): (f64, (f64, f64)),
+    rows: usize,
+    wanted: impl Fn(usize, usize) -> (f64, f64),
+) -> Option<Mat<f64>> {
     let n = block.mean.len();
     let mut h = Mat::from_fn(n, n, |i, j| block.matrix[[i, j]] - centre[i] * centre[j]);
     let mean = (0..n).map(|i| h[(i, i)].max(0.0)).sum::<f64>() / n.max(1) as f64;
-    let ridge = (RIDGE.0 + RIDGE.1 * n as f64 / seen) * mean.max(1e-30);
+    let ridge = (ridge.0 + ridge.1 * n as f64 / seen) * mean.max(1e-30);
     (0..n).for_each(|i| h[(i, i)] += ridge);
     let right = Mat::from_fn(n, rows, |c, r| {
         let (product, weight) = wanted(r, c);

@@ -15,9 +15,12 @@ mod lockstep;
 mod moments;
 mod original;
 mod probe;
-mod prune;
+pub mod prune;
 pub mod quantize;
+mod rebuild;
+mod refit;
 mod segment;
+mod sequence;
 pub mod sparse;
 mod structure;
 #[cfg(test)]
@@ -30,12 +33,13 @@ use apply::Calibrated;
 pub use apply::Compressed;
 use cache::Cache;
 pub use calibrate::{Calibration, Effort, Store};
-use decompose::SvdCache;
+use decompose::LowRank;
 pub use feed::{Run, feed};
 pub use original::Original;
 use original::skeleton;
 use prost::bytes::Bytes;
-pub use structure::{Means, Structured};
+pub use rebuild::{Change, Rebuilt};
+pub use structure::Structured;
 pub use twin::QuantizedLayer;
 
 use crate::{
@@ -51,7 +55,7 @@ use crate::{
     precision::Precision,
     runtime::Runtime,
     space::Plan,
-    spec::QuantizeSpec,
+    spec::{QuantizeSpec, StructureSpec},
 };
 
 /// A network ready to be compressed by any plan. Shared between threads.
@@ -72,11 +76,15 @@ pub struct Compressor {
     pub channels: Channels,
     /// How layers are quantized.
     pub quantize: QuantizeSpec,
+    /// How channels and ranks are taken away.
+    pub structure: StructureSpec,
     runtime: Runtime,
     skeleton: Model,
     as_given: Model,
     pins: Pins,
-    svd: SvdCache,
+    orders: Cache<(prune::Order, prune::Path)>,
+    low_rank: Cache<LowRank>,
+    rebuilt: Cache<Rebuilt>,
     rounded: Cache<quantize::Rounding>,
     calibrated: Option<Calibrated>,
 }
@@ -122,11 +130,14 @@ impl Compressor {
             layers,
             channels,
             quantize: QuantizeSpec::default(),
+            structure: StructureSpec::default(),
             runtime: runtime.clone(),
             skeleton,
             as_given,
             pins,
-            svd: SvdCache::default(),
+            orders: Cache::default(),
+            low_rank: Cache::default(),
+            rebuilt: Cache::default(),
             rounded: Cache::default(),
             calibrated: None,
         })
@@ -185,7 +196,8 @@ impl Compressor {
         if plan.is_identity() {
             let parts = self.layers.layers.iter().map(|l| vec![l.name.clone()]).collect();
             let channels = self.layers.layers.iter().map(|l| l.channels_out).collect();
-            let structured = Structured { model: self.as_given.clone(), parts, channels, inputs: vec![None; self.layers.layers.len()] };
+            let changes = vec![None; self.layers.layers.len()];
+            let structured = Structured { model: self.as_given.clone(), parts, channels, changes };
             let shapes = shape::infer(&structured.model, batch, &self.pins)?;
             return Ok(Outline { structured, shapes, precision: BTreeMap::new() });
         }
@@ -197,7 +209,9 @@ impl Compressor {
     /// # Errors
     /// If the shapes at that batch cannot be inferred.
     pub fn outline_normalised(&self, plan: &Plan, batch: usize) -> Result<Outline> {
-        let mut structured = structure::restructure(&self.skeleton, &self.layers, &self.channels, plan, None, &self.svd)?;
+        let gone = prune::removed_units(&self.channels, plan, &|g| Ok(prune::from_the_end(&self.channels.groups[g])))?;
+        let structure = structure::structure(&self.skeleton, &self.layers, &self.channels, plan, &gone, None)?;
+        let mut structured = structure.on(&self.skeleton)?;
         let precision = apply::part_precisions(plan, &structured);
         let mut shapes = shape::infer(&structured.model, batch, &self.pins)?;
         if let Some(balanced) = self.balanced_outline(plan, &structured, &shapes)? {

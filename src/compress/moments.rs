@@ -62,20 +62,10 @@ impl Gram {
     }
 }
 
-/// The moments a layer's part has in a plan's network: of the input channels that stayed, and behind the first factor for
-/// the second part of a decomposed layer.
-pub fn of_part(
-    gram: Option<&Arc<Gram>>,
-    kept: Option<&[usize]>,
-    (taps, channels): (usize, usize),
-    first: Option<&Array2<f32>>,
-) -> Option<Arc<Gram>> {
+/// The moments of the input channels that stayed, where each has so many taps and each group so many channels.
+pub fn of_kept(gram: Option<&Arc<Gram>>, kept: Option<&[usize]>, (taps, channels): (usize, usize)) -> Option<Arc<Gram>> {
     let gram = gram?;
-    let cut = kept.map_or_else(|| Arc::clone(gram), |kept| Arc::new(gram.select(kept, taps, channels)));
-    match first {
-        Some(factor) => cut.through(factor).map(Arc::new),
-        None => Some(cut),
-    }
+    Some(kept.map_or_else(|| Arc::clone(gram), |kept| Arc::new(gram.select(kept, taps, channels))))
 }
 
 #[cfg(test)]

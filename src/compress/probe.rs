@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{decompose::SvdCache, structure};
+use super::{prune, structure};
 use crate::{
     error::Result,
     graph::{
@@ -69,7 +69,10 @@ fn broken(
     for &l in groups.iter().flat_map(|&g| &channels.groups[g].layers) {
         plan.treatments[l].1.keep = KEEP;
     }
-    let cut = match structure::restructure(skeleton, layers, channels, &plan, None, &SvdCache::default()) {
+    let cut = prune::removed_units(channels, &plan, &|g| Ok(prune::from_the_end(&channels.groups[g])))
+        .and_then(|gone| structure::structure(skeleton, layers, channels, &plan, &gone, None))
+        .and_then(|s| s.on(skeleton));
+    let cut = match cut {
         Ok(cut) => cut.model,
         Err(e) => return Some(e.to_string()),
     };

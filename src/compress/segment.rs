@@ -83,8 +83,8 @@ impl<'m> Frontier<'m> {
             .flat_map(|i| quantized.replace.get(&i).map_or_else(|| vec![&self.model.graph().node[i]], |n| n.iter().collect()))
             .filter(|n| made.insert(n.output.clone()))
             .collect();
-        let differs =
-            range.clone().any(|i| quantized.replace.contains_key(&i)) || nodes.iter().any(|n| reads(n).any(|v| self.differ.contains(v)));
+        let other = |v: &str| self.differ.contains(v) || quantized.tensors.contains_key(v);
+        let differs = range.clone().any(|i| quantized.replace.contains_key(&i)) || nodes.iter().any(|n| reads(n).any(other));
         let other = if differs {
             let mut constants = constants;
             constants.extend(quantized.tensors.iter().map(|(n, t)| (n.as_str(), t)));
@@ -104,6 +104,11 @@ impl<'m> Frontier<'m> {
             quantized.retain(|v, _| stays(v));
         }
         Ok(())
+    }
+
+    /// Whether the quantized form has made a value differently.
+    pub(super) fn differs(&self, value: &str) -> bool {
+        self.differ.contains(value)
     }
 
     /// A value of a batch in the float and in the quantized form.

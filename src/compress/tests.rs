@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::{
     data::{Dataset, Input, InputSpec, Source},
-    device::{Profile, Target, deployed_bytes, extract, predict},
+    device::{Profile, Split, Target, deployed_bytes, extract, predict},
     graph::{
         Index,
         fixture::{Net, some},
@@ -19,7 +19,7 @@ use crate::{
     },
     runtime::{Level, Session, SessionOptions},
     space::{Build, Candidate, Space, Treatment, limits},
-    spec::{Round, SpaceRule, WeightRule},
+    spec::{Form, Repair, Round, SpaceRule, WeightRule},
 };
 
 mod methods;
@@ -100,7 +100,21 @@ fn cut_everywhere(c: &Compressor, keep: f64) -> Plan {
 }
 
 fn restructured(c: &Compressor, plan: &Plan) -> Structured {
-    structure::restructure(&c.model, &c.layers, &c.channels, plan, None, &c.svd).unwrap()
+    c.structure_of(plan).unwrap().on(&c.model).unwrap()
+}
+
+/// Calibrates on the samples of a network's one input.
+fn calibrate_on(c: &mut Compressor, x: &ArrayD<f32>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npz");
+    let mut npz = ndarray_npy::NpzWriter::new(std::fs::File::create(&path).unwrap());
+    npz.add_array("x", x).unwrap();
+    npz.finish().unwrap();
+    let input = c.model.inputs().next().unwrap().name().to_string();
+    let dims = std::iter::once(None).chain(x.shape()[1..].iter().map(|&d| Some(d))).collect();
+    let data = Dataset::open(&Source::npz(path), &Input::default(), &[InputSpec { name: input, dims }]).unwrap();
+    let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 1 << 16, widest: Effort::WIDEST };
+    c.calibrate(Arc::new(data), x.shape()[0], effort, None).unwrap();
 }
 
 fn with_weight(model: &Model, name: &str, weight: &ArrayD<f32>) -> Model {
@@ -115,7 +129,7 @@ fn weight(model: &Model, name: &str) -> ArrayD<f32> {
 
 /// The network with the columns of a plan's removed channels set to zero in all that read them.
 fn zeroed(c: &Compressor, plan: &Plan) -> Model {
-    let gone = prune::removed_units(&c.model, &c.layers, &c.channels, plan).unwrap();
+    let gone = prune::removed_units(&c.channels, plan, &|g| Ok(c.order(g)?.0.clone())).unwrap();
     let mut model = c.model.clone();
     let readers = c.layers.layers.iter().zip(&c.channels.columns);
     for (layer, columns) in readers.filter(|(l, columns)| l.groups == 1 && !columns.is_empty()) {
@@ -335,14 +349,15 @@ mod pruning {
         let tap = some(&[4, 5, 1, 1], 9).broadcast(IxDyn(&[4, 5, 2, 2])).unwrap().to_owned();
         let transposed = plain().constant(from_f32("y.w", &tap)).node("ConvTranspose", "y", &["a", "y.w"], stride2);
         for net in [convolution, transposed] {
-            let c = load(&net.build("y"));
+            let mut c = load(&net.build("y"));
             let x = inputs(&c.model);
-            let input = c.layers.layers[1].input.clone();
-            let means = Means::from([(input, vec![0.0, 0.0, f64::from(0.9_f32), 0.0])]);
-            let plan = cut_everywhere(&c, 0.75);
-            let cut = structure::restructure(&c.model, &c.layers, &c.channels, &plan, Some(&means), &c.svd).unwrap();
-            assert_eq!(cut.channels[0], 3);
-            assert_close(&run(&c.model, &x), &run(&cut.model, &x), 1e-4, c.layers.layers[1].op.name());
+            calibrate_on(&mut c, &x);
+            for repair in [Repair::Refit, Repair::Bias] {
+                c.structure.repair = repair;
+                let cut = restructured(&c, &cut_everywhere(&c, 0.75));
+                assert_eq!(cut.channels[0], 3);
+                assert_close(&run(&c.model, &x), &run(&cut.model, &x), 1e-4, c.layers.layers[1].op.name());
+            }
         }
     }
 }
@@ -363,7 +378,7 @@ mod decomposition {
 
     /// Split at a rank, as the network of the two layers.
     fn split(c: &Compressor, rank: usize) -> Model {
-        let treatment = Treatment { rank: Some(rank), ..Treatment::NONE };
+        let treatment = Treatment { split: Some(Split::Channel { rank: rank as u64 }), ..Treatment::NONE };
         let split = restructured(c, &only(c, "y", treatment));
         assert_eq!(split.parts, [["y.first".to_string(), "y.last".to_string()]]);
         split.model
@@ -391,7 +406,7 @@ mod decomposition {
     fn check(model: &Model) {
         let c = load(model);
         let x = inputs(&c.model);
-        let full = limits::full_rank(&c.layers.layers[0]);
+        let full = limits::full_rank(&c.layers.layers[0], Form::Channel);
         assert_close(&run(model, &x), &run(&split(&c, full), &x), 1e-4, "full rank");
         for rank in [1, 3, full - 1] {
             let split = split(&c, rank);
@@ -428,7 +443,7 @@ mod decomposition {
         let mut plan = cut_everywhere(&c, 0.5);
         let cut = restructured(&c, &plan).model;
         // Full rank of what is left: 6 outputs of 4 × 3 × 3 inputs.
-        plan.treatments[1].1.rank = Some(6);
+        plan.treatments[1].1.split = Some(Split::Channel { rank: 6 });
         let split = restructured(&c, &plan).model;
         let x = inputs(&c.model);
         assert_close(&run(&cut, &x), &run(&split, &x), 1e-4, "cut and split");
@@ -596,14 +611,15 @@ mod twins {
     fn a_plan_that_changes_nothing_gives_the_file_back_byte_for_byte() {
         for name in ["vgg.onnx", "resnet20.onnx", "mobilenetv2.onnx"] {
             let c = open(&demo(name));
-            assert_eq!(c.compress(&Plan::identity(&c.layers), Build::Parallel).unwrap(), std::fs::read(demo(name)).unwrap());
+            assert_eq!(c.compress(&Plan::identity(&c.layers), Build::Sequential).unwrap(), std::fs::read(demo(name)).unwrap());
         }
     }
 
     #[test]
     fn compressing_twice_is_an_error() {
         let c = calibrated("mobilenetv2");
-        let twin = c.compress(&only(&c, "/fc/Gemm", Treatment { precision: Precision::Int8, ..Treatment::NONE }), Build::Parallel).unwrap();
+        let twin =
+            c.compress(&only(&c, "/fc/Gemm", Treatment { precision: Precision::Int8, ..Treatment::NONE }), Build::Sequential).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("again.onnx");
         std::fs::write(&path, twin).unwrap();
@@ -618,10 +634,10 @@ mod costs {
     use crate::graph::layer::Layers;
 
     /// The cost read from the outline, and from the model that was really made.
-    fn both(c: &Compressor, plan: &Plan, profile: &Profile) -> ((f64, u64), (f64, u64)) {
+    fn both(c: &Compressor, (plan, build): (&Plan, Build), profile: &Profile) -> ((f64, u64), (f64, u64)) {
         let outline = c.outline(plan, 8).unwrap();
         let predicted = predict(&extract(&outline.structured.model, &outline.shapes, &outline.precision), profile).latency_ms;
-        let made = Model::parse("made", &c.compress(plan, Build::Parallel).unwrap()).unwrap();
+        let made = Model::parse("made", &c.compress(plan, build).unwrap()).unwrap();
         let precision = made.metadata(PRECISION_KEY).map(|json| serde_json::from_str(json).unwrap()).unwrap_or_default();
         let shapes = shape::infer(&made, 8, &BTreeMap::new()).unwrap();
         let real = predict(&extract(&made, &shapes, &precision), profile).latency_ms;
@@ -631,16 +647,17 @@ mod costs {
     fn check(name: &str) {
         let c = calibrated(name);
         let rule: SpaceRule =
-            serde_yaml::from_str("{layers: '*', precision: [fp16, int8, int4], keep: [1.0, 0.75, 0.5], rank: [full, 0.5, 0.25]}").unwrap();
-        let space = Space::new(&[rule], &c.layers, &c.channels, &Target::unknown(), (Path::new("spec.yaml"), "")).unwrap();
+            serde_yaml::from_str("{layers: '*', precision: [fp16, int8, int4], keep: [1.0, 0.75, 0.5], rank: [full, 0.5, 0.25], form: [channel, spatial, tucker], sparsity: [none, '4:2']}").unwrap();
+        let space = Space::new(&[rule], (&c.model, &c.layers, &c.channels), &Target::unknown(), (Path::new("spec.yaml"), "")).unwrap();
         let profile = Profile::load("ascend310b1").unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(11);
         for n in 0..5 {
             let candidate = Candidate(space.axes.iter().map(|a| rng.random_range(0..a.len()) as u16).collect());
-            let (outline, made) = both(&c, &space.plan(&candidate), &profile);
+            let build = if n % 2 == 0 { Build::Parallel } else { Build::Sequential };
+            let (outline, made) = both(&c, (&space.plan(&candidate), build), &profile);
             assert_eq!(outline, made, "{name}, plan {n}: (latency, bytes) of the outline and of the model");
         }
-        let (outline, given) = both(&c, &Plan::identity(&c.layers), &profile);
+        let (outline, given) = both(&c, (&Plan::identity(&c.layers), Build::Parallel), &profile);
         assert_eq!(outline, given, "{name}, nothing changed");
     }
 
@@ -664,8 +681,7 @@ mod costs {
         let net = Net::new(&[-1, 6, 8, 8]).conv("a", "x", (6, 8), 3).weight("w", &[5, 8, 3, 3]).node("Conv", "y", &["a", "w"], vec![]);
         let c = load(&net.build("y"));
         let plan = cut_everywhere(&c, 0.5);
-        let means = Means::from([("a".to_string(), vec![1.0; 8])]);
-        let made = structure::restructure(&c.model, &c.layers, &c.channels, &plan, Some(&means), &c.svd).unwrap().model;
+        let made = restructured(&c, &plan).model;
         let outline = c.outline(&plan, 1).unwrap();
         let bytes = |m: &Model| deployed_bytes(m, &BTreeMap::new());
         assert_eq!(bytes(&outline.structured.model), bytes(&made));

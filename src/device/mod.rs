@@ -43,3 +43,4 @@ pub use platform::Platform;
 pub use profile::Profile;
 pub use size::{deployed_bytes, sparse_bytes};
 pub use target::Target;
+pub use treat::{Split, Treated};

@@ -1,8 +1,11 @@
 //! Results to render in tests: realistic in their numbers, one for each shape that a result can take.
 
 use crate::precision::Precision::{self, Fp16, Int4, Int8};
-use crate::space::Build;
 use crate::study::{summary::*, tell_apart};
+use crate::{
+    device::Split,
+    space::{Build, Treatment},
+};
 
 /// Every fixture with its name.
 pub fn all() -> [(&'static str, Summary); 9] {
@@ -256,7 +259,8 @@ fn point(trial: usize, drop: f64, half: f64, latency: f64, size: f64) -> FrontPo
     let layers = LAYERS.iter().map(|(name, _, _, _, precision, keep, rank)| {
         let precision = if latency > 0.7 { (*precision).min(Int8) } else { *precision };
         let keep = if latency > 0.6 { 1.0 } else { *keep };
-        ((*name).to_owned(), LayerTreatment { precision, keep, rank: rank.map(|r| r.min((100.0 * latency) as usize)), method: None })
+        let split = rank.map(|r| Split::Channel { rank: (r as f64).min(100.0 * latency) as u64 });
+        ((*name).to_owned(), LayerTreatment::of(&Treatment { precision, keep, split, ..Treatment::NONE }))
     });
     FrontPoint {
         trial,

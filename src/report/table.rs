@@ -167,7 +167,9 @@ pub fn plan(point: &FrontPoint) -> String {
         Precision::ALL.iter().map(|p| (number(&|q| q == *p), p)).filter(|(n, _)| *n > 0).map(|(n, p)| format!("{n} {p}")).collect();
     let pruned = point.layers.values().filter(|t| t.keep < 1.0).count();
     let ranked = point.layers.values().filter(|t| t.rank.is_some()).count();
-    let rest = [(pruned, "pruned"), (ranked, "low rank")].into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
+    let sparse = point.layers.values().filter(|t| t.sparsity.is_some()).count();
+    let rest = [(pruned, "pruned"), (ranked, "low rank"), (sparse, "4:2")];
+    let rest = rest.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
     std::iter::once(precisions.join(", ")).filter(|p| !p.is_empty()).chain(rest).collect::<Vec<_>>().join("; ")
 }
 
@@ -196,7 +198,7 @@ pub fn layers(summary: &Summary) -> Table {
             row.weight.iter().map(ToString::to_string).collect::<Vec<_>>().join("×"),
             row.treatment.precision.to_string(),
             if kept == all { all.to_string() } else { format!("{kept} of {all}") },
-            row.treatment.rank.map(|r| r.to_string()).unwrap_or_default(),
+            row.treatment.reduced(),
             format::fixed(row.us, 1),
             format::fixed(row.float_us, 1),
             format::ratio(row.us, row.float_us),

@@ -199,7 +199,7 @@ pub fn notes(summary: &Summary) -> Vec<String> {
     } else {
         format!("A drop is the difference to the float model on {samples} samples; this metric gives no interval.")
     });
-    let reduced = |p: &&FrontPoint| p.layers.values().any(|t| t.keep < 1.0 || t.rank.is_some());
+    let reduced = |p: &&FrontPoint| p.layers.values().any(|t| t.keep < 1.0 || t.rank.is_some() || t.sparsity.is_some());
     let in_parallel = summary.front.iter().filter(reduced).filter(|p| p.build == Build::Parallel);
     let in_parallel: Vec<String> = in_parallel.map(|p| p.trial.to_string()).collect();
     if !in_parallel.is_empty() && in_parallel.len() < summary.front.iter().filter(reduced).count() {

@@ -14,13 +14,14 @@ pub struct Alone {
 }
 
 impl Space {
-    /// Every precision, rank and share of channels of the space that changes something, each alone, in the order of layers; a group
+    /// Every precision, rank, pattern of zeros and share of channels of the space that changes something, each alone, in the order of layers; a group
     /// stands at its first layer. Those that the space leaves no choice about are among them. Layers have the methods that the space fixes;
     /// where it leaves a choice of methods they have the default.
     pub fn alone(&self) -> Vec<Alone> {
         let fixed = self.fixed.treatments.iter().enumerate();
         let precisions = fixed.clone().map(|(l, (name, t))| Axis { name: name.clone(), choice: Choice::Precision(l, vec![t.precision]) });
-        let ranks = fixed.clone().map(|(l, (name, t))| Axis { name: name.clone(), choice: Choice::Rank(l, vec![t.rank]) });
+        let ranks = fixed.clone().map(|(l, (name, t))| Axis { name: name.clone(), choice: Choice::Rank(l, vec![t.split]) });
+        let zeros = fixed.clone().map(|(l, (name, t))| Axis { name: name.clone(), choice: Choice::Sparsity(l, vec![t.sparsity]) });
         let keeps = self.groups.iter().enumerate().filter_map(|(g, layers)| {
             let (name, treatment) = &self.fixed.treatments[*layers.first()?];
             Some(Axis { name: name.clone(), choice: Choice::Keep(g, vec![treatment.keep]) })
@@ -28,17 +29,18 @@ impl Space {
         let mut base = self.fixed.clone();
         base.treatments.iter_mut().for_each(|(_, t)| *t = Treatment { method: t.method, ..Treatment::NONE });
         let mut found = Vec::new();
-        for axis in self.axes.iter().cloned().chain(precisions).chain(ranks).chain(keeps) {
+        for axis in self.axes.iter().cloned().chain(precisions).chain(ranks).chain(zeros).chain(keeps) {
             let singles: Vec<Choice> = match &axis.choice {
                 Choice::Precision(l, options) => options.iter().map(|&o| Choice::Precision(*l, vec![o])).collect(),
                 Choice::Rank(l, options) => options.iter().map(|&o| Choice::Rank(*l, vec![o])).collect(),
+                Choice::Sparsity(l, options) => options.iter().map(|&o| Choice::Sparsity(*l, vec![o])).collect(),
                 Choice::Keep(g, options) => options.iter().map(|&o| Choice::Keep(*g, vec![o])).collect(),
                 Choice::Activations(..) | Choice::Round(..) | Choice::Balance(..) => Vec::new(),
             };
             for choice in singles {
                 let layers = match &choice {
                     Choice::Keep(g, _) => self.groups[*g].clone(),
-                    Choice::Precision(l, _) | Choice::Rank(l, _) => vec![*l],
+                    Choice::Precision(l, _) | Choice::Rank(l, _) | Choice::Sparsity(l, _) => vec![*l],
                     Choice::Activations(..) | Choice::Round(..) | Choice::Balance(..) => continue,
                 };
                 let axis = Axis { name: axis.name.clone(), choice };
@@ -73,7 +75,7 @@ mod tests {
         let layers = Layers::find(&model, &shapes);
         let channels = Channels::analyse(&model, &layers, &shapes);
         let rules: Vec<SpaceRule> = rules.iter().map(|r| serde_yaml::from_str(r).unwrap()).collect();
-        let found = Space::new(&rules, &layers, &channels, &Target::unknown(), (Path::new("spec.yaml"), "")).unwrap().alone();
+        let found = Space::new(&rules, (&model, &layers, &channels), &Target::unknown(), (Path::new("spec.yaml"), "")).unwrap().alone();
         (found.iter().map(|a| format!("{} {}", a.axis.name, a.axis.describe(0))).collect(), found)
     }
 

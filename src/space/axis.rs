@@ -1,8 +1,10 @@
 //! Axes of the space, as a search sees them: a name, a kind, and options from the mildest to the strongest.
 
+use super::limits;
 use crate::{
+    device::Split,
     precision::Precision,
-    spec::{Balance, RangeRule, Round},
+    spec::{Balance, RangeRule, Round, Sparsity},
 };
 
 /// What an axis decides.
@@ -12,8 +14,10 @@ pub enum Choice {
     Precision(usize, Vec<Precision>),
     /// Share of channels kept in a group (position among the groups).
     Keep(usize, Vec<f64>),
-    /// Rank of a layer (position among the layers); none is the undecomposed layer.
-    Rank(usize, Vec<Option<usize>>),
+    /// Decomposition of a layer (position among the layers); none is the undecomposed layer.
+    Rank(usize, Vec<Option<Split>>),
+    /// Zeros of a layer's weight by pattern.
+    Sparsity(usize, Vec<Sparsity>),
     /// Range of a layer's activations.
     Activations(usize, Vec<RangeRule>),
     /// Rounding of a layer's weights.
@@ -38,6 +42,7 @@ impl Axis {
             Choice::Precision(_, o) => o.len(),
             Choice::Keep(_, o) => o.len(),
             Choice::Rank(_, o) => o.len(),
+            Choice::Sparsity(_, o) => o.len(),
             Choice::Activations(_, o) => o.len(),
             Choice::Round(_, o) => o.len(),
             Choice::Balance(_, o) => o.len(),
@@ -55,6 +60,7 @@ impl Axis {
             Choice::Precision(..) => Kind::Precision,
             Choice::Keep(..) => Kind::Keep,
             Choice::Rank(..) => Kind::Rank,
+            Choice::Sparsity(..) => Kind::Sparsity,
             Choice::Activations(..) => Kind::Activations,
             Choice::Round(..) => Kind::Round,
             Choice::Balance(..) => Kind::Balance,
@@ -66,7 +72,8 @@ impl Axis {
         match &self.choice {
             Choice::Precision(_, o) => o[option].to_string(),
             Choice::Keep(_, o) => format!("keep {}", o[option]),
-            Choice::Rank(_, o) => o[option].map_or_else(|| "full rank".into(), |r| format!("rank {r}")),
+            Choice::Rank(_, o) => o[option].map_or_else(|| "full rank".into(), limits::describe),
+            Choice::Sparsity(_, o) => format!("sparsity {}", o[option]),
             Choice::Activations(_, o) => format!("range {}", o[option].name()),
             Choice::Round(_, o) => format!("round {}", o[option].name()),
             Choice::Balance(_, o) => format!("balance {}", o[option]),
@@ -83,6 +90,8 @@ pub enum Kind {
     Keep,
     /// Decomposition.
     Rank,
+    /// Zeros by pattern.
+    Sparsity,
     /// Range of activations.
     Activations,
     /// Rounding of weights.

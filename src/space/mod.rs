@@ -20,14 +20,15 @@ pub use candidate::Candidate;
 pub use plan::{Plan, Treatment, unmatched};
 
 use crate::{
-    device::{Target, treat::Split},
+    device::{Split, Target},
     error::{Error, Result},
     graph::{
+        Model,
         group::Channels,
         layer::{Layer, Layers},
     },
     precision::Precision,
-    spec::{Balance, Keep, RangeRule, Rank, Round, SpaceRule, line_of},
+    spec::{Balance, Form, Keep, RangeRule, Rank, Round, SpaceRule, Sparsity, line_of},
 };
 
 /// Everything a study may try.
@@ -45,11 +46,18 @@ impl Space {
     ///
     /// # Errors
     /// If a pattern matches no layer (with the spec's line), or nothing is left to decide.
-    pub fn new(rules: &[SpaceRule], layers: &Layers, channels: &Channels, target: &Target, spec: (&Path, &str)) -> Result<Self> {
+    pub fn new(
+        rules: &[SpaceRule],
+        (model, layers, channels): (&Model, &Layers, &Channels),
+        target: &Target,
+        spec: (&Path, &str),
+    ) -> Result<Self> {
         let n = layers.layers.len();
         let mut precision = vec![vec![Precision::Fp16]; n];
         let mut keep = vec![vec![Keep(1.0)]; n];
         let mut rank = vec![vec![Rank::Full]; n];
+        let mut form = vec![vec![Form::default()]; n];
+        let mut sparsity = vec![vec![Sparsity::None]; n];
         let mut methods = vec![Methods::default(); n];
         for rule in rules {
             let picked = rule.layers.pick(&layers.layers).map_err(|idle| unmatched(spec.0, line_of(spec.1, idle), idle, layers))?;
@@ -62,6 +70,12 @@ impl Space {
                 }
                 if let Some(options) = &rule.rank {
                     rank[l].clone_from(options);
+                }
+                if let Some(options) = &rule.form {
+                    form[l].clone_from(options);
+                }
+                if let Some(options) = &rule.sparsity {
+                    sparsity[l].clone_from(options);
                 }
                 methods[l].take(rule);
             }
@@ -77,19 +91,16 @@ impl Space {
             options.sort();
             options.dedup();
             space.push(layer.name.clone(), Choice::Precision(l, or_default(options, Precision::Fp16)));
-            let mut options: Vec<Option<usize>> = rank[l]
-                .iter()
-                .map(|&r| (r != Rank::Full).then(|| limits::components(layer, r)))
-                .filter(|r| {
-                    r.is_none_or(|r| {
-                        limits::why_not_rank(layer, r).is_none()
-                            && target.why_not_split(&layer.name, Split::Channel { rank: r as u64 }).is_none()
-                    })
-                })
-                .collect();
-            options.sort_by_key(|r| std::cmp::Reverse(r.unwrap_or(usize::MAX)));
+            let splits = splits(model, layer, (&form[l], &rank[l]), target)?;
+            space.push(layer.name.clone(), Choice::Rank(l, or_default(splits, None)));
+            let strongest = space.strongest_precision(l);
+            let mut options = sparsity[l].clone();
+            options.retain(|s| {
+                *s == Sparsity::None || (limits::why_not_sparse(layer).is_none() && target.why_not_sparse(&layer.name, strongest).is_none())
+            });
+            options.sort();
             options.dedup();
-            space.push(layer.name.clone(), Choice::Rank(l, or_default(options, None)));
+            space.push(layer.name.clone(), Choice::Sparsity(l, or_default(options, Sparsity::None)));
             space.push_methods(l, layer, &methods[l]);
         }
         for (g, group) in channels.groups.iter().enumerate() {
@@ -115,6 +126,15 @@ impl Space {
             ));
         }
         Ok(space)
+    }
+
+    /// The strongest precision that a layer may have.
+    fn strongest_precision(&self, l: usize) -> Precision {
+        let of_axis = self.axes.iter().find_map(|a| match &a.choice {
+            Choice::Precision(at, options) if *at == l => options.last().copied(),
+            _ => None,
+        });
+        of_axis.unwrap_or(self.fixed.treatments[l].1.precision)
     }
 
     /// The methods of a layer that has an integer precision among its options; the first listed counts as the mildest.
@@ -182,6 +202,24 @@ impl Methods {
     }
 }
 
+/// The decompositions of a layer that a space offers, those with more weights first: in every form, what it can take and what is predicted
+/// to be faster than the layer.
+fn splits(model: &Model, layer: &Layer, (forms, ranks): (&[Form], &[Rank]), target: &Target) -> Result<Vec<Option<Split>>> {
+    let mut found = Vec::new();
+    for &rank in ranks {
+        for &form in forms {
+            let split = limits::split(model, layer, form, rank)?;
+            let offered = |s: Split| limits::why_not_split(layer, s).is_none() && target.why_not_split(&layer.name, s).is_none();
+            if if rank == Rank::Full { true } else { split.is_some_and(offered) } {
+                found.push(split);
+            }
+        }
+    }
+    found.sort_by_key(|s| (std::cmp::Reverse(s.map_or(usize::MAX, |s| limits::split_weights(layer, s))), s.map(limits::form)));
+    found.dedup();
+    Ok(found)
+}
+
 fn or_default<T>(options: Vec<T>, default: T) -> Vec<T> {
     if options.is_empty() { vec![default] } else { options }
 }
@@ -189,7 +227,8 @@ fn or_default<T>(options: Vec<T>, default: T) -> Vec<T> {
 fn apply(plan: &mut Plan, groups: &[Vec<usize>], axis: &Axis, option: usize) {
     match &axis.choice {
         Choice::Precision(layer, o) => plan.treatments[*layer].1.precision = o[option],
-        Choice::Rank(layer, o) => plan.treatments[*layer].1.rank = o[option],
+        Choice::Rank(layer, o) => plan.treatments[*layer].1.split = o[option],
+        Choice::Sparsity(layer, o) => plan.treatments[*layer].1.sparsity = o[option],
         Choice::Activations(layer, o) => plan.treatments[*layer].1.method.activations = Some(o[option]),
         Choice::Round(layer, o) => plan.treatments[*layer].1.method.round = Some(o[option]),
         Choice::Balance(layer, o) => plan.treatments[*layer].1.method.balance = Some(o[option]),

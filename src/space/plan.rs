@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    device::Split,
     error::{Error, Result},
-    graph::{group::Channels, layer::Layers},
+    graph::{Model, group::Channels, layer::Layers},
     precision::Precision,
-    spec::{Keep, Method, Patterns, PlanRule, Rank, line_of, parse_yaml},
+    spec::{Form, Keep, Method, Patterns, PlanRule, Rank, Sparsity, line_of, parse_yaml},
 };
 
 use super::limits;
@@ -20,16 +21,23 @@ pub struct Treatment {
     pub precision: Precision,
     /// Share of output channels kept.
     pub keep: f64,
-    /// Rank of the decomposition into two layers; none for none.
-    pub rank: Option<usize>,
+    /// Decomposition into two or three layers; none for none.
+    pub split: Option<Split>,
+    /// Zeros by pattern.
+    pub sparsity: Sparsity,
     /// How it is quantized, if it is.
     pub method: Method,
 }
 
 impl Treatment {
     /// Nothing is done.
-    pub const NONE: Self =
-        Self { precision: Precision::Fp16, keep: 1.0, rank: None, method: Method { activations: None, round: None, balance: None } };
+    pub const NONE: Self = Self {
+        precision: Precision::Fp16,
+        keep: 1.0,
+        split: None,
+        sparsity: Sparsity::None,
+        method: Method { activations: None, round: None, balance: None },
+    };
 
     /// Whether anything is done.
     pub fn changes_nothing(&self) -> bool {
@@ -43,8 +51,11 @@ impl std::fmt::Display for Treatment {
         if self.keep < 1.0 {
             write!(f, ", keep {}", self.keep)?;
         }
-        if let Some(rank) = self.rank {
-            write!(f, ", rank {rank}")?;
+        if let Some(split) = self.split {
+            write!(f, ", {}", limits::describe(split))?;
+        }
+        if self.sparsity != Sparsity::None {
+            write!(f, ", sparsity {}", self.sparsity)?;
         }
         if self.precision.is_quantized() && self.method != Method::default() {
             write!(f, ", {}", self.method)?;
@@ -77,9 +88,9 @@ impl Plan {
         self.treatments.iter().all(|(_, t)| t.changes_nothing())
     }
 
-    /// Whether channels or ranks change, and with them the network's inner tensors.
+    /// Whether channels, ranks or zeros change, and with them the network's inner values.
     pub fn changes_structure(&self) -> bool {
-        self.treatments.iter().any(|(_, t)| t.keep < 1.0 || t.rank.is_some())
+        self.treatments.iter().any(|(_, t)| t.keep < 1.0 || t.split.is_some() || t.sparsity != Sparsity::None)
     }
 
     /// The plan as a short list of what changes.
@@ -91,13 +102,15 @@ impl Plan {
     ///
     /// # Errors
     /// If the file is malformed, a pattern matches no layer, or a layer cannot be treated as asked.
-    pub fn load(path: &Path, layers: &Layers, channels: &Channels) -> Result<Self> {
+    pub fn load(path: &Path, model: &Model, layers: &Layers, channels: &Channels) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         let file: PlanFile = parse_yaml(path, &text)?;
         let mut plan = Self::identity(layers);
+        let mut ranks = vec![(Form::default(), Rank::Full); layers.layers.len()];
         for rule in &file.treatments {
             let picked = rule.layers.pick(&layers.layers).map_err(|idle| unmatched(path, line_of(&text, idle), idle, layers))?;
-            for (l, layer) in layers.layers.iter().enumerate().filter(|(l, _)| picked[*l]) {
+            for l in (0..layers.layers.len()).filter(|&l| picked[l]) {
+                ranks[l] = (rule.form.unwrap_or(ranks[l].0), rule.rank.unwrap_or(ranks[l].1));
                 let treatment = &mut plan.treatments[l].1;
                 if let Some(precision) = rule.precision {
                     treatment.precision = precision;
@@ -108,12 +121,11 @@ impl Plan {
                 treatment.method.activations = rule.activations.or(treatment.method.activations);
                 treatment.method.round = rule.round.or(treatment.method.round);
                 treatment.method.balance = rule.balance.or(treatment.method.balance);
-                match rule.rank {
-                    None => {}
-                    Some(Rank::Full) => treatment.rank = None,
-                    Some(rank) => treatment.rank = Some(limits::components(layer, rank)),
-                }
+                treatment.sparsity = rule.sparsity.unwrap_or(treatment.sparsity);
             }
+        }
+        for ((layer, (_, treatment)), (form, rank)) in layers.layers.iter().zip(&mut plan.treatments).zip(ranks) {
+            treatment.split = limits::split(model, layer, form, rank)?;
         }
         plan.check(layers, channels)?;
         Ok(plan)
@@ -152,10 +164,15 @@ impl Plan {
                     }
                 }
             }
-            if let Some(rank) = treatment.rank
-                && let Some(reason) = limits::why_not_rank(layer, rank)
+            if let Some(split) = treatment.split
+                && let Some(reason) = limits::why_not_split(layer, split)
             {
-                return Err(refuse(format!("rank {rank}"), &reason));
+                return Err(refuse(limits::describe(split), &reason));
+            }
+            if treatment.sparsity != Sparsity::None
+                && let Some(reason) = limits::why_not_sparse(layer)
+            {
+                return Err(refuse(format!("sparsity {}", treatment.sparsity), &reason));
             }
         }
         Ok(())
@@ -173,7 +190,17 @@ impl Plan {
                 layers: Patterns(vec![name.clone()]),
                 precision: Some(t.precision),
                 keep: Some(Keep(t.keep)),
-                rank: Some(t.rank.map_or(Rank::Full, Rank::Components)),
+                rank: Some(match t.split {
+                    None => Rank::Full,
+                    Some(Split::Channel { rank } | Split::Spatial { rank }) => {
+                        Rank::Components(usize::try_from(rank).unwrap_or(usize::MAX))
+                    }
+                    Some(Split::Tucker { input, output }) => {
+                        Rank::Pair(usize::try_from(input).unwrap_or(usize::MAX), usize::try_from(output).unwrap_or(usize::MAX))
+                    }
+                }),
+                form: t.split.map(limits::form).filter(|f| *f != Form::Channel),
+                sparsity: (t.sparsity != Sparsity::None).then_some(t.sparsity),
                 activations: t.method.activations,
                 round: t.method.round,
                 balance: t.method.balance,

@@ -3,6 +3,7 @@
 mod method;
 mod pattern;
 mod rule;
+mod structure;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use method::{Balance, Method, QuantizeSpec, RangeRule, Round, Settled, WeightRule};
 pub use pattern::Patterns;
-pub use rule::{Keep, PlanRule, Rank, SpaceRule};
+pub use rule::{Form, Keep, PlanRule, Rank, SpaceRule, Sparsity};
+pub use structure::{Repair, Score, StructureSpec, Whiten};
 pub use units::{MaxDrop, Seconds, Share};
 
 use crate::{
@@ -47,6 +49,9 @@ pub struct Spec {
     /// How layers are quantized.
     #[serde(default)]
     pub quantize: QuantizeSpec,
+    /// How channels and ranks are taken away.
+    #[serde(default)]
+    pub structure: StructureSpec,
     /// How the space is searched.
     #[serde(default)]
     pub search: SearchSpec,

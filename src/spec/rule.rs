@@ -7,7 +7,55 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::{Balance, Patterns, RangeRule, Round};
 use crate::precision::Precision;
 
-/// A rank as written: `full`, a fraction of the full rank, or a number of components.
+/// Into what a layer is decomposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// k×k to the rank, then 1×1; two products for a matrix.
+    #[default]
+    Channel,
+    /// k×1 to the rank, then 1×k, or the other way round, as AMCT does.
+    Spatial,
+    /// 1×1, k×k, 1×1 (Tucker-2): inputs and outputs get a rank each.
+    Tucker,
+}
+
+impl Form {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Channel, Self::Spatial, Self::Tucker];
+
+    /// The name in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Channel => "channel",
+            Self::Spatial => "spatial",
+            Self::Tucker => "tucker",
+        }
+    }
+}
+
+/// Which weights of a layer are zero by pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum Sparsity {
+    /// None.
+    #[default]
+    #[serde(rename = "none")]
+    None,
+    /// Two of four neighbours along the input channels.
+    #[serde(rename = "4:2")]
+    FourToTwo,
+}
+
+impl fmt::Display for Sparsity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::FourToTwo => "4:2",
+        })
+    }
+}
+
+/// A rank as written: `full`, a fraction of the full rank, a number of components, two of them, or `amct`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rank {
     /// Not decomposed.
@@ -16,18 +64,36 @@ pub enum Rank {
     Fraction(f64),
     /// A number of components.
     Components(usize),
+    /// Components after the first and after the second part of a Tucker-2 decomposition.
+    Pair(usize, usize),
+    /// What AMCT's rule chooses, in the spatial form.
+    Amct,
 }
 
 impl<'de> Deserialize<'de> for Rank {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
-        impl de::Visitor<'_> for Visitor {
+        impl<'de> de::Visitor<'de> for Visitor {
             type Value = Rank;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a rank: full, a fraction below 1 such as 0.5, or a whole number of components")
+                f.write_str("a rank: full, amct, a fraction below 1 such as 0.5, a whole number of components, or two such as [32, 48] for form tucker")
             }
             fn visit_str<E: de::Error>(self, v: &str) -> Result<Rank, E> {
-                if v == "full" { Ok(Rank::Full) } else { Err(E::custom(format!("\"{v}\" is not a rank: write full, 0.5 or 48"))) }
+                match v {
+                    "full" => Ok(Rank::Full),
+                    "amct" => Ok(Rank::Amct),
+                    _ => Err(E::custom(format!("\"{v}\" is not a rank: write full, amct, 0.5 or 48"))),
+                }
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Rank, A::Error> {
+                let mut list = Vec::new();
+                while let Some(n) = seq.next_element::<usize>()? {
+                    list.push(n);
+                }
+                match list[..] {
+                    [input, output] if input > 0 && output > 0 => Ok(Rank::Pair(input, output)),
+                    _ => Err(de::Error::custom("two ranks above 0 are written as [32, 48]: inputs first, then outputs")),
+                }
             }
             fn visit_f64<E: de::Error>(self, v: f64) -> Result<Rank, E> {
                 match v {
@@ -53,6 +119,8 @@ impl Serialize for Rank {
             Self::Full => s.serialize_str("full"),
             Self::Fraction(f) => s.serialize_f64(f),
             Self::Components(n) => s.serialize_u64(n as u64),
+            Self::Pair(input, output) => [input, output].serialize(s),
+            Self::Amct => s.serialize_str("amct"),
         }
     }
 }
@@ -84,6 +152,12 @@ pub struct SpaceRule {
     /// Ranks to try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rank: Option<Vec<Rank>>,
+    /// What a rank may mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<Vec<Form>>,
+    /// Patterns of zeros to try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<Vec<Sparsity>>,
     /// Ranges of activations to try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activations: Option<Vec<RangeRule>>,
@@ -102,7 +176,7 @@ impl SpaceRule {
             list.as_ref().is_some_and(Vec::is_empty)
         }
         let bits = empty(&self.precision) || empty(&self.activations) || empty(&self.round) || empty(&self.balance);
-        bits || empty(&self.keep) || empty(&self.rank)
+        bits || empty(&self.keep) || empty(&self.rank) || empty(&self.form) || empty(&self.sparsity)
     }
 }
 
@@ -121,6 +195,12 @@ pub struct PlanRule {
     /// Rank.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rank: Option<Rank>,
+    /// What the rank means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<Form>,
+    /// Pattern of zeros.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<Sparsity>,
     /// Range of activations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activations: Option<RangeRule>,

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    device::Target,
-    graph::{fixture::Net, group::Channels, layer::Layers, shape},
+    device::{Split, Target},
+    graph::{Model, fixture::Net, group::Channels, layer::Layers, shape},
     precision::Precision,
     space::{Plan, Space, Treatment},
 };
@@ -137,7 +137,7 @@ fn the_line_of_a_word_is_not_that_of_a_comment() {
 }
 
 /// A chain of matrix products of these names.
-fn chain(names: &[String]) -> (Layers, Channels) {
+fn chain(names: &[String]) -> (Model, Layers, Channels) {
     let value = |i: usize| if i == 0 { "x".to_string() } else { format!("v{i}") };
     let net = (0..names.len()).fold(Net::new(&[-1, 64]), |net, i| net.matmul(&value(i + 1), &value(i), (64, 64)));
     let mut model = net.build(&value(names.len()));
@@ -145,7 +145,7 @@ fn chain(names: &[String]) -> (Layers, Channels) {
     let shapes = shape::infer(&model, 1, &BTreeMap::new()).unwrap();
     let layers = Layers::find(&model, &shapes);
     let channels = Channels::analyse(&model, &layers, &shapes);
-    (layers, channels)
+    (model, layers, channels)
 }
 
 fn strings(names: &[&str]) -> Vec<String> {
@@ -153,30 +153,37 @@ fn strings(names: &[&str]) -> Vec<String> {
 }
 
 fn plan_from(text: &str, names: &[&str]) -> Result<Plan> {
-    let (layers, channels) = chain(&strings(names));
+    let (model, layers, channels) = chain(&strings(names));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plan.yaml");
     fs::write(&path, text).unwrap();
-    Plan::load(&path, &layers, &channels)
+    Plan::load(&path, &model, &layers, &channels)
 }
 
 fn round_trip(names: &[String], treatments: &[(Precision, f64, Option<usize>)]) {
-    let (layers, channels) = chain(names);
+    let (model, layers, channels) = chain(names);
     let mut plan = Plan::identity(&layers);
     let last = names.len() - 1;
     for (l, ((_, t), &(precision, keep, rank))) in plan.treatments.iter_mut().zip(treatments).enumerate() {
+        let sparsity = if l % 4 == 1 && rank.is_none() && keep == 1.0 { Sparsity::FourToTwo } else { Sparsity::None };
         // The last layer's channels are the network's output.
         let method = Method {
             activations: (l % 2 == 0).then_some(RangeRule::ALL[l % RangeRule::ALL.len()]),
             round: (l % 3 == 0).then_some(Round::Gptq),
             balance: [None, Some(Balance::None), Some(Balance::Auto), Some(Balance::Equalize), Some(Balance::Strength(0.35))][l % 5],
         };
-        *t = Treatment { precision, keep: if l == last { 1.0 } else { keep }, rank, method };
+        *t = Treatment {
+            precision,
+            keep: if l == last { 1.0 } else { keep },
+            split: rank.map(|r| Split::Channel { rank: r as u64 }),
+            sparsity,
+            method,
+        };
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plan.yaml");
     fs::write(&path, plan.to_yaml().unwrap()).unwrap();
-    assert_eq!(Plan::load(&path, &layers, &channels).unwrap(), plan, "{}", plan.to_yaml().unwrap());
+    assert_eq!(Plan::load(&path, &model, &layers, &channels).unwrap(), plan, "{}", plan.to_yaml().unwrap());
 }
 
 #[test]
@@ -204,7 +211,7 @@ fn later_rules_of_a_plan_win_and_ends_are_found_by_place() {
     let text = "treatments:\n  - {layers: '*', precision: int8, keep: 0.5}\n  - {layers: last, keep: 1.0}\n  - {layers: [first, m], precision: fp16, rank: 0.25}\n";
     let plan = plan_from(text, &["a", "m", "z"]).unwrap();
     let of = |name: &str| *plan.as_map()[name];
-    assert_eq!(of("a"), Treatment { precision: Precision::Fp16, keep: 0.5, rank: Some(16), method: Method::default() });
+    assert_eq!(of("a"), Treatment { keep: 0.5, split: Some(Split::Channel { rank: 16 }), ..Treatment::NONE });
     assert_eq!(of("m"), of("a"));
     assert_eq!(of("z"), Treatment { precision: Precision::Int8, ..Treatment::NONE });
 }
@@ -236,10 +243,10 @@ fn a_method_that_is_none_is_refused_with_those_there_are() {
 
 #[test]
 fn methods_in_a_space_are_decisions_where_a_layer_can_be_quantized() {
-    let (layers, channels) = chain(&strings(&["a", "b"]));
+    let (model, layers, channels) = chain(&strings(&["a", "b"]));
     let text = "- {layers: a, precision: [fp16, w4a8], round: [gptq, reconstruct], balance: [none, 0.5], activations: [mse]}\n- {layers: b, keep: [1.0], round: [gptq, nearest]}\n";
     let rules: Vec<SpaceRule> = serde_yaml::from_str(text).unwrap();
-    let space = Space::new(&rules, &layers, &channels, &Target::unknown(), (Path::new("spec"), text)).unwrap();
+    let space = Space::new(&rules, (&model, &layers, &channels), &Target::unknown(), (Path::new("spec"), text)).unwrap();
     let axes: Vec<(&str, usize)> = space.axes.iter().map(|a| (a.name.as_str(), a.len())).collect();
     assert_eq!(axes, [("a", 2), ("a", 2), ("a", 2)]);
     let mut candidate = space.mildest();

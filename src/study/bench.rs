@@ -66,11 +66,15 @@ impl Bench {
         compressor.require_runnable()?;
         compressor.require_shapes()?;
         compressor.quantize = spec.quantize;
+        compressor.structure = spec.structure;
         let text = std::fs::read_to_string(spec_path).map_err(Error::io("read", spec_path))?;
         compressor.outline(&Plan::identity(&compressor.layers), spec.device.batch)?;
         let float = compressor.outline_normalised(&Plan::identity(&compressor.layers), spec.device.batch)?;
         let target = Target::new(&profile, extract(&float.structured.model, &float.shapes, &float.precision));
-        let space = Space::new(&spec.space, &compressor.layers, &compressor.channels, &target, (spec_path, &text))?;
+        let space = {
+            let of = (&compressor.model, &compressor.layers, &compressor.channels);
+            Space::new(&spec.space, of, &target, (spec_path, &text))?
+        };
         Ok(Self { spec, compressor, profile, space, runtime: runtime.clone() })
     }
 

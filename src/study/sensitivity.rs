@@ -17,7 +17,9 @@ use crate::{
     error::{Error, Result},
     evaluate::{Evaluator, Objective},
     precision::Precision,
-    space::{Alone, Choice, Plan},
+    space::{Alone, Choice, Plan, Treatment},
+    spec::{Form, Sparsity},
+    study::LayerTreatment,
     trial::Cost,
 };
 
@@ -91,8 +93,14 @@ pub struct SensitivityRow {
     pub precision: Option<Precision>,
     /// Its share of channels kept.
     pub keep: Option<f64>,
-    /// Its rank.
+    /// Its rank, of a Tucker-2 decomposition that of the outputs.
     pub rank: Option<usize>,
+    /// Form of the decomposition, if it is not the plain one by channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<Form>,
+    /// Its pattern of zeros.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<Sparsity>,
     /// Predicted squared error of the layer's output per its variance; summed over the readers of lost channels.
     pub predicted_error: Option<f64>,
     /// What was measured; none if that failed.
@@ -225,12 +233,16 @@ fn row(evaluator: &Evaluator, option: &Alone, float: Cost) -> Result<Sensitivity
         }
         Err(e) => (None, Some(e.to_string())),
     };
-    let (precision, keep, rank) = match &option.axis.choice {
-        Choice::Precision(_, o) => (o.first().copied(), None, None),
-        Choice::Keep(_, o) => (None, o.first().copied(), None),
-        Choice::Rank(_, o) => (None, None, o.first().copied().flatten()),
-        Choice::Activations(..) | Choice::Round(..) | Choice::Balance(..) => (None, None, None),
-    };
+    let (mut precision, mut keep) = (None, None);
+    let mut other = Treatment::NONE;
+    match &option.axis.choice {
+        Choice::Precision(_, o) => precision = o.first().copied(),
+        Choice::Keep(_, o) => keep = o.first().copied(),
+        Choice::Rank(_, o) => other.split = o.first().copied().flatten(),
+        Choice::Sparsity(_, o) => other.sparsity = o.first().copied().unwrap_or_default(),
+        Choice::Activations(..) | Choice::Round(..) | Choice::Balance(..) => {}
+    }
+    let LayerTreatment { rank, form, sparsity, .. } = LayerTreatment::of(&other);
     Ok(SensitivityRow {
         layer: option.axis.name.clone(),
         layers: option.layers.iter().map(|&l| compressor.layers.layers[l].name.clone()).collect(),
@@ -238,6 +250,8 @@ fn row(evaluator: &Evaluator, option: &Alone, float: Cost) -> Result<Sensitivity
         precision,
         keep,
         rank,
+        form,
+        sparsity,
         predicted_error: predicted,
         measured,
         failed,

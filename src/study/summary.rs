@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    device::Extrapolated,
+    device::{Extrapolated, Split},
     precision::Precision,
-    space::{Build, Treatment},
-    spec::Method,
+    space::{Build, Treatment, limits},
+    spec::{Form, Method, Sparsity},
 };
 
 /// The whole result. Fractions are fractions (0.01 is 1 %), times are milliseconds unless the name says otherwise.
@@ -209,8 +209,17 @@ pub struct LayerTreatment {
     pub precision: Precision,
     /// Share of output channels kept.
     pub keep: f64,
-    /// Rank of the decomposition; none for an undecomposed layer.
+    /// Rank of the decomposition, of a Tucker-2 decomposition that of the outputs; none for an undecomposed layer.
     pub rank: Option<usize>,
+    /// Form of the decomposition, if it is not the plain one by channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<Form>,
+    /// Rank of the inputs of a Tucker-2 decomposition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_rank: Option<usize>,
+    /// Pattern of zeros, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<Sparsity>,
     /// How it is quantized, in words, where the plan says more than the precision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
@@ -220,7 +229,27 @@ impl LayerTreatment {
     /// A treatment as files show it.
     pub fn of(t: &Treatment) -> Self {
         let method = (t.precision.is_quantized() && t.method != Method::default()).then(|| t.method.to_string());
-        Self { precision: t.precision, keep: t.keep, rank: t.rank, method }
+        let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let (rank, input_rank) = match t.split {
+            None => (None, None),
+            Some(Split::Channel { rank } | Split::Spatial { rank }) => (Some(number(rank)), None),
+            Some(Split::Tucker { input, output }) => (Some(number(output)), Some(number(input))),
+        };
+        let form = t.split.map(limits::form).filter(|f| *f != Form::Channel);
+        let sparsity = (t.sparsity != Sparsity::None).then_some(t.sparsity);
+        Self { precision: t.precision, keep: t.keep, rank, form, input_rank, sparsity, method }
+    }
+
+    /// The rank, or what else makes the weight smaller, in words; empty for a whole weight.
+    pub fn reduced(&self) -> String {
+        let rank = match (self.rank, self.input_rank) {
+            (Some(output), Some(input)) => format!("{input}, {output}"),
+            (Some(rank), None) => rank.to_string(),
+            _ => String::new(),
+        };
+        let form = self.form.map_or_else(String::new, |f| format!("{} ", f.name()));
+        let sparsity = self.sparsity.map_or_else(String::new, |s| s.to_string());
+        format!("{form}{rank}{sparsity}")
     }
 }
 

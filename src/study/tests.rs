@@ -34,7 +34,7 @@ fn space(layers: usize, rule: &str) -> Space {
     let layers = Layers::find(&model, &shapes);
     let channels = Channels::analyse(&model, &layers, &shapes);
     let rule: SpaceRule = serde_yaml::from_str(rule).unwrap();
-    Space::new(&[rule], &layers, &channels, &Target::unknown(), (Path::new("spec.yaml"), "")).unwrap()
+    Space::new(&[rule], (&model, &layers, &channels), &Target::unknown(), (Path::new("spec.yaml"), "")).unwrap()
 }
 
 const BITS: &str = "{layers: '*', precision: [fp16, int8]}";

@@ -63,6 +63,11 @@ impl Windows {
         Some(Self { axes, transposed, groups: layer.groups, channels, taps: kernel.iter().product() })
     }
 
+    /// The same windows over other channels.
+    pub fn over(&self, groups: usize, channels: usize) -> Self {
+        Self { groups, channels, ..self.clone() }
+    }
+
     /// Length of a group's column.
     pub const fn columns(&self) -> usize {
         self.channels * self.taps

@@ -121,7 +121,21 @@ fn a_layer_behind_float_layers_is_fitted_to_itself() {
     frontier.advance(c.layers.layers[2].node, &Patch::new("nothing")).unwrap();
     frontier.advance(layer.node, &Patch::new("nothing")).unwrap();
     let w = as_matrix(&weight(&c.model, &layer.weight), layer.out_axis);
-    let fitted = lockstep::fit(&frontier, (layer, &windows), &w, None, None, (16, true)).unwrap();
+    let rows: Vec<usize> = (0..w.nrows()).collect();
+    let windows = (&windows, &windows);
+    let common = lockstep::Wanted {
+        layer,
+        windows,
+        weight: &w,
+        prior: &w,
+        rows: &rows,
+        grid: None,
+        beside: None,
+        positions: 16,
+        centred: true,
+        ridge: (0.01, 2.0),
+    };
+    let fitted = lockstep::fit(&frontier, &common).unwrap();
     let largest = w.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
     assert!((&fitted.weight - &w).iter().all(|e| e.abs() < 1e-3 * largest));
 }

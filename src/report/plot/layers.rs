@@ -94,8 +94,10 @@ fn bar(board: &Board, row: &LayerRow, y: i32, longest: f64) -> Result<()> {
     if kept < all {
         words += &format!(", {kept}/{all} ch");
     }
-    if let Some(rank) = row.treatment.rank {
-        words += &format!(", rank {rank}");
+    match row.treatment.reduced() {
+        reduced if reduced.is_empty() => {}
+        reduced if row.treatment.rank.is_some() => words += &format!(", rank {reduced}"),
+        reduced => words += &format!(", {reduced}"),
     }
     text(board, &words, (now.max(float) + 8, y), Align::Left, 11.5, SOFT, false)
 }

@@ -115,7 +115,7 @@ impl Axis {
 fn paint(row: &SensitivityRow, rows: &[&SensitivityRow]) -> RGBAColor {
     let strongest = rows.iter().all(|o| match (row.keep, row.rank) {
         (Some(keep), _) => o.keep.is_none_or(|k| k >= keep),
-        (_, Some(rank)) => o.rank.is_none_or(|r| r >= rank),
+        (_, Some(rank)) => o.rank.is_none_or(|r| r >= rank || o.form != row.form),
         _ => true,
     });
     let full = if strongest { 1.0 } else { 0.45 };
@@ -164,6 +164,8 @@ mod tests {
             precision,
             keep,
             rank: if precision.is_none() && keep.is_none() { Some(16) } else { None },
+            form: None,
+            sparsity: None,
             predicted_error: Some(kl / 3.0),
             measured: Some(measured),
             failed: None,
