@@ -350,6 +350,7 @@ impl Compressor {
             positions: self.quantize.positions,
             centred,
             ridge: ROUNDED_RIDGE,
+            rectified: None,
         };
         let fitted = lockstep::fit(frontier, &wanted);
         self.quantized(model, ready, fitted.as_ref())

@@ -17,9 +17,13 @@ use ndarray::{Array2, ArrayD};
 use super::{
     calibrate::{Block, Collector, Gram, Windows, positions},
     quantize::Grid,
+    rebuild::mean_output,
     segment::Frontier,
 };
 use crate::graph::{Index, Model, layer::Layer};
+
+/// Times that a fit in front of a ReLU is made again with what the ReLU lets through.
+const RECTIFIED: usize = 3;
 
 /// What a layer was fitted to.
 pub(super) struct Fitted {
@@ -53,75 +57,168 @@ pub(super) struct Wanted<'a> {
     pub(super) centred: bool,
     /// Added to the diagonal: this share of its mean, and the same for each column that comes on one column seen.
     pub(super) ridge: (f64, f64),
+    /// The biases, where a ReLU alone reads the outputs, or alone the sum with what is beside them: what it makes nothing of need not be met.
+    pub(super) rectified: Option<&'a [f32]>,
+}
+
+/// What a batch of samples says of a layer.
+struct Seen {
+    /// Columns of the treated network's input, one after the other.
+    x: Vec<f32>,
+    /// Wanted outputs without the bias (columns × outputs), for each treated group.
+    y: Vec<Mat<f32>>,
+    /// What is added to the outputs before the ReLU that they go through, if they do: the bias and the other side of an Add.
+    added: Vec<Mat<f32>>,
 }
 
 /// Fits a layer at the place that the samples have reached; none if it cannot be fitted.
 pub(super) fn fit(frontier: &Frontier<'_>, wanted: &Wanted<'_>) -> Option<Fitted> {
+    let treated = wanted.windows.1;
+    let mut moments = Collector::new(treated.clone(), wanted.positions, treated.columns().max(1));
+    let mut sums = Sums::new(wanted);
+    let mut first = 0;
+    for b in 0..frontier.batches.len() {
+        let seen = seen(frontier, wanted, b, &mut first)?;
+        moments.push(&seen.x);
+        sums.add(&seen, wanted);
+    }
+    let gram = moments.finish();
+    if gram.count == 0 {
+        return None;
+    }
+    let (mut weight, mut mean) = sums.solve(&gram, wanted)?;
+    for _ in 0..if wanted.rectified.is_some() { RECTIFIED } else { 0 } {
+        let shift: Vec<f64> = mean.iter().zip(mean_output(&weight, &gram)).map(|(wanted, given)| wanted - given).collect();
+        let mut sums = Sums::new(wanted);
+        let mut first = 0;
+        for b in 0..frontier.batches.len() {
+            let mut seen = seen(frontier, wanted, b, &mut first)?;
+            seen.relax(wanted, &weight, &shift);
+            sums.add(&seen, wanted);
+        }
+        (weight, mean) = sums.solve(&gram, wanted)?;
+    }
+    Some(Fitted { weight, gram: Arc::new(gram), mean })
+}
+
+/// Reads a batch; `first` is the number of its first sample.
+fn seen(frontier: &Frontier<'_>, wanted: &Wanted<'_>, b: usize, first: &mut u64) -> Option<Seen> {
     let (float, treated) = wanted.windows;
-    let (from, to) = (float.columns(), treated.columns());
     let rows = wanted.weight.nrows() / treated.groups.max(1);
     // Which of the float groups each group is: that of its first output.
     let of_group = |g: usize| wanted.rows.get(g * rows).map_or(g, |r| r * float.groups / (wanted.layer.channels_out.max(1)));
-    let mut moments = Collector::new(treated.clone(), wanted.positions, to.max(1));
-    let mut cross = Array2::<f64>::zeros((wanted.weight.nrows(), to));
-    let mut mean = vec![0.0_f64; wanted.weight.nrows()];
-    let mut seen = 0_u64;
-    for b in 0..frontier.batches.len() {
-        let samples = frontier.batches[b].0;
-        let (plain, other) = frontier.pair(b, &wanted.layer.input)?;
-        let rounded = wanted.grid.map_or_else(|| other.clone(), |g| other.mapv(|v| g.fake(v)));
-        let lost = wanted.beside.and_then(|v| frontier.pair(b, v));
-        let (mut x, mut before) = (Vec::new(), Vec::new());
-        let at = positions(treated, rounded.shape(), samples, wanted.positions, seen);
-        for &(sample, position) in &at {
-            float.column(&plain.view(), sample, position, &mut before);
-            treated.column(&rounded.view(), sample, position, &mut x);
+    let samples = frontier.batches[b].0;
+    let (plain, other) = frontier.pair(b, &wanted.layer.input)?;
+    let rounded = wanted.grid.map_or_else(|| other.clone(), |g| other.mapv(|v| g.fake(v)));
+    let beside = wanted.beside.and_then(|v| frontier.pair(b, v));
+    let (mut x, mut before) = (Vec::new(), Vec::new());
+    let at = positions(treated, rounded.shape(), samples, wanted.positions, *first);
+    *first += samples as u64;
+    for &(sample, position) in &at {
+        float.column(&plain.view(), sample, position, &mut before);
+        treated.column(&rounded.view(), sample, position, &mut x);
+    }
+    let n = at.len();
+    let (mut targets, mut added) = (Vec::new(), Vec::new());
+    for g in 0..treated.groups {
+        let w: Vec<f32> = wanted.weight.rows().into_iter().skip(g * rows).take(rows).flat_map(|r| r.to_vec()).collect();
+        let w = MatRef::from_row_major_slice(&w, rows, float.columns());
+        let mut y = Mat::<f32>::zeros(n, rows);
+        let x = columns(&before, n, of_group(g), float);
+        matmul(y.rb_mut(), Accum::Replace, x.as_ref(), w.transpose(), 1.0, Par::Seq);
+        let mut extra = Mat::from_fn(n, rows, |_, r| wanted.rectified.and_then(|b| b.get(g * rows + r)).copied().unwrap_or(0.0));
+        if let Some((plain, other)) = beside {
+            for (i, &(sample, position)) in at.iter().enumerate() {
+                for r in 0..rows {
+                    let row = g * rows + r;
+                    let now = output(other, treated, sample, position, row);
+                    y[(i, r)] += output(plain, float, sample, position, wanted.rows[row]) - now;
+                    extra[(i, r)] += now;
+                }
+            }
         }
-        seen += samples as u64;
-        moments.push(&x);
-        let n = at.len();
-        for g in 0..treated.groups {
-            let w: Vec<f32> = wanted.weight.rows().into_iter().skip(g * rows).take(rows).flat_map(|r| r.to_vec()).collect();
-            let w = MatRef::from_row_major_slice(&w, rows, from);
-            let columns = |v: &'_ [f32], g: usize, width: usize, all: usize| -> Mat<f32> {
-                Mat::from_fn(n, width, |i, j| v[i * width * all + g * width + j])
-            };
-            let mut y = Mat::<f32>::zeros(n, rows);
-            matmul(y.rb_mut(), Accum::Replace, columns(&before, of_group(g), from, float.groups), w.transpose(), 1.0, Par::Seq);
-            if let Some((plain, other)) = lost {
-                for (i, &(sample, position)) in at.iter().enumerate() {
-                    for r in 0..rows {
-                        let row = g * rows + r;
-                        y[(i, r)] +=
-                            output(plain, float, sample, position, wanted.rows[row]) - output(other, treated, sample, position, row);
+        targets.push(y);
+        added.push(extra);
+    }
+    Some(Seen { x, y: targets, added })
+}
+
+/// The columns of a group (samples × columns).
+fn columns(values: &[f32], n: usize, group: usize, windows: &Windows) -> Mat<f32> {
+    let (width, all) = (windows.columns(), windows.groups * windows.columns());
+    Mat::from_fn(n, width, |i, j| values[i * all + group * width + j])
+}
+
+impl Seen {
+    /// Where a ReLU makes nothing of an output in float, any value that it makes nothing of is as good: what the fitted weight gives, if that is
+    /// below zero, else zero (Zhang et al. 2015, arXiv 1505.06798, solve the same problem with a penalty).
+    fn relax(&mut self, wanted: &Wanted<'_>, weight: &Array2<f32>, shift: &[f64]) {
+        let treated = wanted.windows.1;
+        for (g, (y, added)) in self.y.iter_mut().zip(&self.added).enumerate() {
+            let (n, rows) = (y.nrows(), y.ncols());
+            let w: Vec<f32> = weight.rows().into_iter().skip(g * rows).take(rows).flat_map(|r| r.to_vec()).collect();
+            let mut given = Mat::<f32>::zeros(n, rows);
+            let x = columns(&self.x, n, g, treated);
+            let w = MatRef::from_row_major_slice(&w, rows, treated.columns());
+            matmul(given.rb_mut(), Accum::Replace, x.as_ref(), w.transpose(), 1.0, Par::Seq);
+            for r in 0..rows {
+                let shift = shift[g * rows + r] as f32;
+                for i in 0..n {
+                    let extra = added[(i, r)];
+                    if y[(i, r)] + extra <= 0.0 {
+                        y[(i, r)] = (given[(i, r)] + shift + extra).min(0.0) - extra;
                     }
                 }
             }
-            let mut product = Mat::<f32>::zeros(rows, to);
-            matmul(product.rb_mut(), Accum::Replace, y.transpose(), columns(&x, g, to, treated.groups), 1.0, Par::Seq);
+        }
+    }
+}
+
+/// Sums over the samples.
+struct Sums {
+    /// Σ y x̂ᵀ.
+    cross: Array2<f64>,
+    /// Σ y.
+    mean: Vec<f64>,
+}
+
+impl Sums {
+    fn new(wanted: &Wanted<'_>) -> Self {
+        let outputs = wanted.weight.nrows();
+        Self { cross: Array2::zeros((outputs, wanted.windows.1.columns())), mean: vec![0.0; outputs] }
+    }
+
+    fn add(&mut self, seen: &Seen, wanted: &Wanted<'_>) {
+        let treated = wanted.windows.1;
+        for (g, y) in seen.y.iter().enumerate() {
+            let (n, rows) = (y.nrows(), y.ncols());
+            let mut product = Mat::<f32>::zeros(rows, treated.columns());
+            let x = columns(&seen.x, n, g, treated);
+            matmul(product.rb_mut(), Accum::Replace, y.transpose(), x.as_ref(), 1.0, Par::Seq);
             for r in 0..rows {
-                mean[g * rows + r] += (0..n).map(|i| f64::from(y[(i, r)])).sum::<f64>();
-                (0..to).for_each(|c| cross[[g * rows + r, c]] += f64::from(product[(r, c)]));
+                self.mean[g * rows + r] += y.col(r).iter().map(|&v| f64::from(v)).sum::<f64>();
+                (0..treated.columns()).for_each(|c| self.cross[[g * rows + r, c]] += f64::from(product[(r, c)]));
             }
         }
     }
-    let gram = moments.finish();
-    let n = gram.count as f64;
-    if n == 0.0 {
-        return None;
+
+    /// The weight that fits, and the means of what is wanted.
+    fn solve(mut self, gram: &Gram, wanted: &Wanted<'_>) -> Option<(Array2<f32>, Vec<f64>)> {
+        let (n, treated) = (gram.count as f64, wanted.windows.1);
+        let (to, rows) = (treated.columns(), wanted.weight.nrows() / treated.groups.max(1));
+        self.mean.iter_mut().for_each(|m| *m = if wanted.centred { *m / n } else { 0.0 });
+        let mut fitted = Array2::zeros(wanted.prior.dim());
+        for g in 0..treated.groups {
+            let [block] = gram.groups.get(g)?.as_slice() else { return None };
+            let centre = if wanted.centred { block.mean.clone() } else { vec![0.0; to] };
+            let solved = solve(block, &centre, (n, wanted.ridge), rows, |r, c| {
+                let r = g * rows + r;
+                (self.cross[[r, c]] / n - self.mean[r] * centre[c], f64::from(wanted.prior[[r, c]]))
+            })?;
+            (0..rows).for_each(|r| (0..to).for_each(|c| fitted[[g * rows + r, c]] = solved[(c, r)] as f32));
+        }
+        Some((fitted, self.mean))
     }
-    mean.iter_mut().for_each(|m| *m = if wanted.centred { *m / n } else { 0.0 });
-    let mut fitted = Array2::zeros(wanted.prior.dim());
-    for g in 0..treated.groups {
-        let [block] = gram.groups.get(g)?.as_slice() else { return None };
-        let centre = if wanted.centred { block.mean.clone() } else { vec![0.0; to] };
-        let solved = solve(block, &centre, (n, wanted.ridge), rows, |r, c| {
-            let r = g * rows + r;
-            (cross[[r, c]] / n - mean[r] * centre[c], f64::from(wanted.prior[[r, c]]))
-        })?;
-        (0..rows).for_each(|r| (0..to).for_each(|c| fitted[[g * rows + r, c]] = solved[(c, r)] as f32));
-    }
-    Some(Fitted { weight: fitted, gram: Arc::new(gram), mean })
 }
 
 /// (columns × rows) solution of (H + λI) X = (R + λW)ᵀ, with H and R about the centre.

@@ -9,7 +9,7 @@ use ndarray::{Array2, s};
 use super::calibrate::{Block, Gram};
 
 /// What is added to the diagonal of moments: this share of its mean, and the same for each column that comes on one column seen.
-const RIDGE: (f64, f64) = (1e-3, 0.1);
+const RIDGE: (f64, f64) = (1e-3, 1.0);
 
 /// What stabilises moments of so many columns, of which so many were seen, with this mean of the diagonal.
 pub fn ridge(mean_diagonal: f64, columns: usize, seen: u64) -> f64 {

@@ -11,7 +11,7 @@ use ndarray::{Axis, IxDyn};
 
 use super::{
     Compressor, Structured,
-    apply::{Calibrated, KEPT_ALIVE, LOCKSTEP_BATCH, matrix, spread},
+    apply::{Calibrated, KEPT_ALIVE, LOCKSTEP_BATCH, bias, matrix, spread},
     calibrate::{Effort, Gram, Windows},
     lockstep::{self, Fitted},
     rebuild::{Change, Rebuilt, mean_output, takes_bias},
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What stabilises the fit, see [`lockstep::Wanted`].
-const RIDGE: (f64, f64) = (1e-3, 0.1);
+const RIDGE: (f64, f64) = (1e-3, 4.0);
 
 impl Compressor {
     /// The network of a structure built in parallel, built anew in sequence; and the moments of the inputs that its layers have, by the layer's name.
@@ -67,7 +67,7 @@ impl Compressor {
             let change = structure.changes[l].clone().unwrap_or_else(all);
             let centred = takes_bias(&self.model, layer)
                 && (layer.bias.is_some() || structure.patch.tensors.contains_key(&format!("{}.bias.corrected", layer.name)));
-            let Some(fitted) = self.fitted_in_sequence(&frontier, &change, (layer, &windows), beside, centred)? else { continue };
+            let Some(fitted) = self.fitted_in_sequence(&frontier, &change, (layer, &windows), (beside, &index), centred)? else { continue };
             let parts = self.parted(&change, fitted.weight.clone(), Some((&fitted.gram, centred)))?;
             let given = mean_output(&change.together(layer, &parts), &fitted.gram);
             let shift = centred.then(|| fitted.mean.iter().zip(&given).map(|(wanted, given)| wanted - given).collect());
@@ -83,7 +83,7 @@ impl Compressor {
         frontier: &Frontier<'_>,
         change: &Change,
         (layer, windows): (&Layer, &Windows),
-        beside: Option<&str>,
+        (beside, index): (Option<&str>, &Index<'_>),
         centred: bool,
     ) -> Result<Option<Fitted>> {
         let weight = matrix(&self.model, layer)?.select(Axis(0), &change.rows);
@@ -93,6 +93,12 @@ impl Compressor {
         } else {
             weight.clone()
         };
+        let read = beside
+            .and_then(|_| index.sole_reader(&layer.output))
+            .map_or(layer.output.as_str(), |add| self.model.graph().node[add].output[0].as_str());
+        let relu = index.sole_reader(read).is_some_and(|n| self.model.graph().node[n].op_type() == "Relu");
+        let biases = bias(&self.model, layer)?.filter(|_| relu && centred);
+        let rectified: Option<Vec<f32>> = biases.map(|all| change.rows.iter().map(|&r| all[r]).collect());
         let geometry = change.geometry(layer);
         let treated = windows.over(geometry.groups, geometry.cin);
         let wanted = lockstep::Wanted {
@@ -106,6 +112,7 @@ impl Compressor {
             positions: self.structure.positions,
             centred,
             ridge: RIDGE,
+            rectified: rectified.as_deref(),
         };
         Ok(lockstep::fit(frontier, &wanted))
     }

@@ -134,6 +134,7 @@ fn a_layer_behind_float_layers_is_fitted_to_itself() {
         positions: 16,
         centred: true,
         ridge: (0.01, 2.0),
+        rectified: None,
     };
     let fitted = lockstep::fit(&frontier, &common).unwrap();
     let largest = w.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
