@@ -35,7 +35,7 @@ fn network(runtime: &Runtime, name: &str) {
     spec.data.validation.samples = Some(SAMPLES);
     let bench = Bench::open(runtime, &path, spec).unwrap();
     let data = bench.data().unwrap();
-    let evaluator = bench.prepare(&data, (1, Effort::MEMORY), None, &mut ()).unwrap();
+    let evaluator = bench.prepare(&data, (1, Effort::MEMORY), None, false, &mut ()).unwrap();
     let setup = evaluator.setup();
     let metric = setup.metric.clone();
     let space = evaluator.space();

@@ -31,7 +31,8 @@ pub struct Network {
     pub compressor: Compressor,
     pub float: Vec<u8>,
     pub test: Dataset,
-    runtime: Runtime,
+    pub runtime: Runtime,
+    spec: Spec,
 }
 
 /// The demo networks that this bench is about.
@@ -55,7 +56,14 @@ impl Network {
         let effort = Effort { threads: 2, max_memory: Effort::MEMORY, positions: structure.positions, widest: Effort::WIDEST };
         compressor.calibrate(Arc::new(data), options.samples, effort, None).unwrap();
         let float = compressor.original.to_bytes().unwrap();
-        Self { name, compressor, float, test, runtime }
+        Self { name, compressor, float, test, runtime, spec }
+    }
+
+    /// The calibration images.
+    pub fn calibration(&self, options: &Options) -> Dataset {
+        let mut source = self.spec.data.calibration.clone();
+        source.samples = Some(options.samples);
+        dataset(&source, &self.spec.data.input, &self.compressor.model, &self.spec.shapes).unwrap()
     }
 
     /// Keeps a share of every group that can be cut.

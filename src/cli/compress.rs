@@ -12,10 +12,12 @@ use super::{
 };
 use crate::{
     compress::{Compressor, Effort},
-    device::deployed_bytes,
+    device::{Profile, deployed_bytes},
     error::Result,
-    space::{Build, Plan},
-    spec::{QuantizeSpec, parse_yaml},
+    evaluate::predict_plan,
+    graph::layer::Layers,
+    space::{Build, Plan, limits},
+    spec::{QuantizeSpec, StructureSpec, parse_yaml},
     study,
 };
 
@@ -37,6 +39,15 @@ pub struct Compress {
     /// Reconstruct each layer by the float network's inputs, as a search does, in place of those it really gets
     #[arg(long)]
     parallel: bool,
+    /// How channels and ranks are taken away, as YAML like a spec's `structure`, e.g. '{score: balanced_norm, repair: none}'
+    #[arg(long)]
+    structure: Option<String>,
+    /// Chip whose predicted latency decides where a plan's share of all channels goes; without one, multiply-adds do
+    #[arg(long)]
+    device: Option<String>,
+    /// Batch of that latency
+    #[arg(long, default_value_t = 1)]
+    batch: usize,
     /// Memory that calibration may take, e.g. 512MB
     #[arg(long, default_value_t)]
     max_memory: Memory,
@@ -52,6 +63,25 @@ pub struct Compress {
 }
 
 impl Compress {
+    /// A plan whose share of all channels is spread over its groups.
+    fn spread(&self, compressor: &Compressor, plan: &Plan, share: f64, device: Option<&(String, usize)>) -> Result<Plan> {
+        let plan = match device {
+            Some((name, batch)) => {
+                let profile = Profile::load(name)?;
+                compressor.spread(plan, share, &|p| Ok(predict_plan(compressor, p, &profile, *batch)?.1.latency_ms))?
+            }
+            None => compressor.spread(plan, share, &|p| {
+                let outline = compressor.outline_normalised(p, 1)?;
+                Ok(Layers::find(&outline.structured.model, &outline.shapes).layers.iter().map(|l| l.macs as f64).sum())
+            })?,
+        };
+        for group in compressor.channels.groups.iter().filter(|g| g.frozen.is_none()) {
+            let keep = plan.treatments[group.layers[0]].1.keep;
+            eprintln!("{}: {} of {} channels stay", group.name, limits::kept_in_group(group, keep), group.units());
+        }
+        Ok(plan)
+    }
+
     /// Writes the compressed model.
     pub fn run(&self) -> Result<Done> {
         let runtime = start_runtime()?;
@@ -59,16 +89,25 @@ impl Compress {
         let mut compressor = Compressor::load(&runtime, &self.model, &pins)?;
         compressor.require_layers()?;
         compressor.require_runnable()?;
-        let plan = Plan::load(&self.plan, &compressor.model, &compressor.layers, &compressor.channels)?;
+        let (mut plan, share) = Plan::load(&self.plan, &compressor.model, &compressor.layers, &compressor.channels)?;
         let (data, _, spec) = self.data.open(&compressor.model, &pins, Which::Calibration)?;
         let given = self.quantize.as_ref().map(|text| parse_yaml::<QuantizeSpec>(&PathBuf::from("--quantize"), text)).transpose()?;
-        compressor.quantize = given.or(spec.map(|s| s.quantize)).unwrap_or_default();
+        compressor.quantize = given.or(spec.as_ref().map(|s| s.quantize)).unwrap_or_default();
+        let given = self.structure.as_ref().map(|text| parse_yaml::<StructureSpec>(&PathBuf::from("--structure"), text)).transpose()?;
+        compressor.structure = given.or(spec.as_ref().map(|s| s.structure)).unwrap_or_default();
+        let device = self.device.clone().map(|name| (name, self.batch)).or(spec.map(|s| (s.device.name, s.device.batch)));
         let samples = data.len();
-        let (positions, widest) = (compressor.quantize.positions, compressor.widest_moments(&plan));
+        let reduces = share.is_some() || plan.changes_structure();
+        let positions =
+            if reduces { compressor.quantize.positions.max(compressor.structure.positions) } else { compressor.quantize.positions };
+        let widest = if reduces { Effort::WIDEST } else { compressor.widest_moments(&plan) };
         let effort = Effort { threads: self.jobs.unwrap_or_else(cores), max_memory: self.max_memory.0, positions, widest };
         let begun = Instant::now();
         compressor.calibrate(Arc::new(data), samples, effort, None)?;
         let calibration_seconds = begun.elapsed().as_secs_f64();
+        if let Some(share) = share {
+            plan = self.spread(&compressor, &plan, share, device.as_ref())?;
+        }
         let bytes = compressor.compress(&plan, if self.parallel { Build::Parallel } else { Build::Sequential })?;
         study::write_atomically(&self.out, &bytes)?;
         let size = |plan: &Plan| compressor.outline(plan, 1).map(|o| deployed_bytes(&o.structured.model, &o.precision));

@@ -43,6 +43,9 @@ pub struct SensitivityArgs {
     /// Folder for sensitivity.json and sensitivity.svg; by default studies/ and the spec's name with -sensitivity
     #[arg(long)]
     out: Option<PathBuf>,
+    /// The option table alone: errors, times and sizes as predicted, nothing measured
+    #[arg(long)]
+    predict: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -68,19 +71,25 @@ impl SensitivityArgs {
         data.validation = Arc::new(data.validation.select(&first));
         let jobs = self.jobs.unwrap_or_else(cores).max(1);
         let options = bench.space.alone().len();
-        eprintln!("{options} options, each alone on {} validation samples, {jobs} at once", data.validation.len());
-        let evaluator = bench.prepare(&data, (jobs, self.max_memory.0), Some(&folder), &mut Lines)?;
+        match self.predict {
+            true => eprintln!("{options} options, predicted, {jobs} at once"),
+            false => eprintln!("{options} options, each alone on {} validation samples, {jobs} at once", data.validation.len()),
+        }
+        let evaluator = bench.prepare(&data, (jobs, self.max_memory.0), Some(&folder), true, &mut Lines)?;
         let bar = std::io::stderr().is_terminal().then(|| ProgressBar::new(options as u64));
         let mut last = Instant::now();
         let mut each = |done: usize, of: usize| match &bar {
-            Some(bar) => bar.set_position(done as u64),
+            Some(bar) => {
+                bar.set_length(of as u64);
+                bar.set_position(done as u64);
+            }
             None if last.elapsed() >= LINE_EVERY => {
                 last = Instant::now();
-                eprintln!("option {done} of {of}");
+                eprintln!("step {done} of {of}");
             }
             None => {}
         };
-        let found = study::sensitivity(&evaluator, jobs, &interrupt, &mut each)?;
+        let found = study::sensitivity(&evaluator, !self.predict, jobs, &interrupt, &mut each)?;
         bar.iter().for_each(ProgressBar::finish_and_clear);
         let files = write(&found, &dir)?;
         if self.json {

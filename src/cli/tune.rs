@@ -65,7 +65,7 @@ impl Tune {
         let jobs = self.jobs.unwrap_or_else(cores).max(1);
         let old = folder.clock();
         let mut progress = Progress::begin(&spec, &bench, &history, (data.validation.len(), jobs), old.seconds);
-        let evaluator = bench.prepare(&data, (jobs, self.max_memory.0), Some(&folder), &mut progress)?;
+        let evaluator = bench.prepare(&data, (jobs, self.max_memory.0), Some(&folder), false, &mut progress)?;
         let pass = if old.baseline_pass_seconds > 0.0 { old.baseline_pass_seconds } else { evaluator.baseline_seconds() };
         let clock = || Clock { seconds: old.seconds + started.elapsed().as_secs_f64(), baseline_pass_seconds: pass };
         let settings =

@@ -14,7 +14,8 @@ use super::{
     calibrate::{self, Calibration, Effort, Gram, Store, Wanted, Windows},
     decompose::{self, as_matrix},
     lockstep::{self, Fitted},
-    moments, prune,
+    moments,
+    prune::{self, Sweep},
     quantize::{Grid, Rounding, Weight, activation_grid, quantize_weight},
     rebuild::taps,
     segment::{self, Frontier},
@@ -178,7 +179,7 @@ impl Compressor {
 
     /// The structure of a plan, each layer rebuilt by the float network's inputs.
     pub(super) fn structure_of(&self, plan: &Plan) -> Result<Structure> {
-        let gone = prune::removed_units(&self.channels, plan, &|g| Ok(self.order(g)?.0.clone()))?;
+        let gone = prune::removed_units(&self.channels, plan, &|g| Ok(self.order(g)?.order.clone()))?;
         structure::structure(&self.model, &self.layers, &self.channels, plan, &gone, Some(&|change| self.rebuilt(change)))
     }
 
@@ -186,16 +187,15 @@ impl Compressor {
     ///
     /// # Errors
     /// If a weight cannot be read.
-    pub fn order(&self, group: usize) -> Result<Arc<(prune::Order, prune::Path)>> {
+    pub fn order(&self, group: usize) -> Result<Arc<Sweep>> {
         let calibration = self.calibration();
-        let seen = calibration.map_or(0, |c| c.grams.values().fold(0_u64, |h, g| h.rotate_left(7) ^ g.fingerprint()));
-        let settings = [group as u64, self.structure.score as u64, seen];
+        let seen = calibration.map_or(0, Calibration::fingerprint);
+        let settings = [group as u64, self.structure.score as u64, seen, self.content];
         let make = || {
             let of = (&self.model, &self.layers, &self.channels);
             prune::order(of, &self.channels.groups[group], self.structure.score, calibration)
         };
-        let bytes = |found: &(prune::Order, prune::Path)| 8 * (found.0.iter().map(Vec::len).sum::<usize>() + 2 * found.1.order.len());
-        self.orders.get(key(&ndarray::Array1::<f32>::zeros(0), &settings), make, bytes)
+        self.orders.get_kept(key(&ndarray::Array1::<f32>::zeros(0), &settings), make, Sweep::bytes)
     }
 
     /// The quantized layers of a plan's network, with the moments of their inputs: those that were measured in sequence, else what becomes of
@@ -398,7 +398,7 @@ impl Compressor {
             noise.to_bits(),
             part.gram.as_ref().map_or(0, |g| g.fingerprint()),
         ];
-        self.rounded.get(key(weight, &settings), || Ok(quantize_weight(&asked)), Rounding::bytes)
+        self.rounded.get_kept(key(weight, &settings), || Ok(quantize_weight(&asked)), Rounding::bytes)
     }
 
     fn asked<'w>(

@@ -32,13 +32,15 @@ use std::{collections::BTreeMap, path::Path};
 use apply::Calibrated;
 pub use apply::Compressed;
 use cache::Cache;
+pub use cache::Shelf;
 pub use calibrate::{Calibration, Effort, Store};
 use decompose::LowRank;
 pub use feed::{Run, feed};
 pub use original::Original;
 use original::skeleton;
 use prost::bytes::Bytes;
-pub use rebuild::{Change, Rebuilt};
+pub use rebuild::{Change, Rebuilt, mean_output};
+use sha2::{Digest, Sha256};
 pub use structure::Structured;
 pub use twin::QuantizedLayer;
 
@@ -82,9 +84,12 @@ pub struct Compressor {
     skeleton: Model,
     as_given: Model,
     pins: Pins,
-    orders: Cache<(prune::Order, prune::Path)>,
+    /// Stands for the user's file.
+    content: u64,
+    orders: Cache<prune::Sweep>,
     low_rank: Cache<LowRank>,
     rebuilt: Cache<Rebuilt>,
+    errors: Cache<damage::Expected>,
     rounded: Cache<quantize::Rounding>,
     calibrated: Option<Calibrated>,
 }
@@ -114,6 +119,7 @@ impl Compressor {
         }
         let (pins, assumed) = assume::assume(&model, pins);
         let as_given = skeleton(&with_plain_constants(&model)?);
+        let content = Sha256::digest(&file).iter().take(8).fold(0_u64, |h, &b| h << 8 | u64::from(b));
         let original = Original { file, model };
         let Normalised { model, merged, same, not_runnable } = normalise(runtime, &original.model, &pins)?;
         let shapes = shape::infer(&model, 1, &pins)?;
@@ -135,12 +141,22 @@ impl Compressor {
             skeleton,
             as_given,
             pins,
+            content,
             orders: Cache::default(),
             low_rank: Cache::default(),
             rebuilt: Cache::default(),
+            errors: Cache::default(),
             rounded: Cache::default(),
             calibrated: None,
         })
+    }
+
+    /// From now on what becomes of layers is also looked for in a folder, and written there if it says so.
+    pub fn keep_in(&mut self, shelf: &Shelf) {
+        self.orders.keep_in(shelf.clone());
+        self.rebuilt.keep_in(shelf.clone());
+        self.rounded.keep_in(shelf.clone());
+        self.errors.keep_in(shelf.clone());
     }
 
     /// Refuses a network without a layer to compress.

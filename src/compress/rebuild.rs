@@ -3,26 +3,30 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, Axis, s};
+use ndarray::{Array1, Array2, ArrayD, Axis, s};
 
 use super::{
     Compressor,
-    apply::matrix,
-    cache::key,
+    apply::{bias, matrix},
+    cache::{Shelved, key},
     calibrate::Gram,
     decompose::{Geometry, LowRank, decompose, through},
-    moments,
+    moments, prune,
     refit::refit,
-    sparse,
+    sparse, structure,
+    twin::from_matrix,
 };
 use crate::{
     device::Split,
-    error::Result,
+    error::{Error, Result},
     graph::{
         Model,
         layer::{Layer, LayerOp},
         model::{float_attribute, ints_attribute},
+        patch::Patch,
+        tensor,
     },
+    space::Plan,
     spec::{Repair, Whiten},
 };
 
@@ -54,6 +58,25 @@ impl Rebuilt {
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         self.parts.iter().map(|p| 4 * p.len()).sum::<usize>() + self.shift.as_ref().map_or(0, |s| 8 * s.len())
+    }
+}
+
+impl Shelved for Rebuilt {
+    fn to_arrays(&self) -> Vec<ArrayD<f32>> {
+        // In two halves, so that no digit is lost.
+        let shift = self.shift.clone().unwrap_or_default();
+        let high: Vec<f32> = shift.iter().map(|&v| v as f32).collect();
+        let low: Vec<f32> = shift.iter().zip(&high).map(|(v, h)| (v - f64::from(*h)) as f32).collect();
+        let flag = Array1::from(vec![f32::from(u8::from(self.shift.is_some()))]);
+        let head = [flag, Array1::from(high), Array1::from(low)];
+        head.into_iter().map(Array1::into_dyn).chain(self.parts.iter().map(|p| p.clone().into_dyn())).collect()
+    }
+
+    fn from_arrays(arrays: Vec<ArrayD<f32>>) -> Option<Self> {
+        let [flag, high, low, parts @ ..] = arrays.as_slice() else { return None };
+        let shift = || high.iter().zip(low).map(|(h, l)| f64::from(*h) + f64::from(*l)).collect();
+        let parts = parts.iter().map(|p| p.clone().into_dimensionality().ok()).collect::<Option<Vec<Array2<f32>>>>()?;
+        Some(Self { parts, shift: (*flag.first()? > 0.0).then(shift) })
     }
 }
 
@@ -120,7 +143,7 @@ impl Compressor {
             .chain(ranks)
             .chain([gram.map_or(0, |g| g.fingerprint()), u64::from(takes_bias(&self.model, layer))])
             .collect();
-        self.rebuilt.get(key(&weight, &settings), || self.rebuild(change, &weight, gram), Rebuilt::bytes)
+        self.rebuilt.get_kept(key(&weight, &settings), || self.rebuild(change, &weight, gram), Rebuilt::bytes)
     }
 
     fn rebuild(&self, change: &Change, weight: &Array2<f32>, gram: Option<&Arc<Gram>>) -> Result<Rebuilt> {
@@ -142,7 +165,9 @@ impl Compressor {
                 _ => self.lost_on_average(change, &rows),
             },
         };
-        Ok(Rebuilt { parts, shift })
+        // As a folder keeps it.
+        let short = |v: f64| f64::from(v as f32) + f64::from((v - f64::from(v as f32)) as f32);
+        Ok(Rebuilt { parts, shift: shift.map(|all: Vec<f64>| all.into_iter().map(short).collect()) })
     }
 
     /// The parts of what is left of a weight, by the moments of the columns that stay.
@@ -165,6 +190,44 @@ impl Compressor {
             }]);
         }
         Ok(vec![left])
+    }
+
+    /// The float network in which one layer alone computes what it does in a plan's, from float inputs, and which of its outputs count; columns of lost
+    /// channels are zero. None for layers that the plan does not touch, or that are not one matrix. Precisions are not looked at.
+    ///
+    /// # Errors
+    /// If a weight cannot be read.
+    pub fn stand_in(&self, plan: &Plan, l: usize) -> Result<Option<(Model, Vec<usize>)>> {
+        let layer = &self.layers.layers[l];
+        let gone = prune::removed_units(&self.channels, plan, &|g| Ok(self.order(g)?.order.clone()))?;
+        let change = structure::change_of((l, layer), &self.channels, plan, &gone);
+        let Some(change) = change.filter(|_| layer.groups == 1 && !layer.is_batched()) else { return Ok(None) };
+        let rebuilt = self.rebuilt(&change)?;
+        let whole = change.together(layer, &rebuilt.parts);
+        let mut weight = matrix(&self.model, layer)?;
+        for (at, &row) in change.rows.iter().enumerate() {
+            weight.row_mut(row).fill(0.0);
+            change.columns(layer).iter().zip(whole.row(at)).for_each(|(&c, &w)| weight[[row, c]] = w);
+        }
+        let mut patch = Patch::new("one layer of a plan");
+        let array = from_matrix(&weight, &layer.weight_dims, layer.out_axis)?;
+        patch.tensors.insert(layer.weight.clone(), tensor::from_f32(&layer.weight, &array));
+        if let Some(shift) = &rebuilt.shift {
+            let mut bias = bias(&self.model, layer)?.unwrap_or_else(|| vec![0.0; layer.channels_out]);
+            change.rows.iter().zip(shift).for_each(|(&r, s)| bias[r] = (f64::from(bias[r]) + s) as f32);
+            let name = layer.bias.clone().unwrap_or_else(|| format!("{}.bias.corrected", layer.name));
+            if layer.bias.is_none() {
+                let mut node = self.model.graph().node[layer.node].clone();
+                node.input.truncate(2);
+                node.input.push(name.clone());
+                patch.replace.insert(layer.node, vec![node]);
+            }
+            let old = self.model.graph().initializer.iter().find(|t| t.name() == name);
+            let dims = old.map_or_else(|| vec![bias.len()], tensor::dims);
+            let bias = ArrayD::from_shape_vec(dims, bias).map_err(|e| Error::Internal(format!("{name}: {e}")))?;
+            patch.tensors.insert(name.clone(), tensor::from_f32(&name, &bias));
+        }
+        Ok(Some((patch.apply(&self.model)?, change.rows)))
     }
 
     /// What lost channels gave on average, where only the means of the layer's input are known.
@@ -192,7 +255,7 @@ impl Compressor {
 }
 
 /// W·E\[x\], group by group.
-pub(super) fn mean_output(weight: &Array2<f32>, gram: &Gram) -> Vec<f64> {
+pub fn mean_output(weight: &Array2<f32>, gram: &Gram) -> Vec<f64> {
     let per_group = weight.nrows().div_ceil(gram.groups.len().max(1)).max(1);
     let mut out = Vec::with_capacity(weight.nrows());
     for (g, from) in (0..weight.nrows()).step_by(per_group).enumerate() {

@@ -129,7 +129,7 @@ fn weight(model: &Model, name: &str) -> ArrayD<f32> {
 
 /// The network with the columns of a plan's removed channels set to zero in all that read them.
 fn zeroed(c: &Compressor, plan: &Plan) -> Model {
-    let gone = prune::removed_units(&c.channels, plan, &|g| Ok(c.order(g)?.0.clone())).unwrap();
+    let gone = prune::removed_units(&c.channels, plan, &|g| Ok(c.order(g)?.order.clone())).unwrap();
     let mut model = c.model.clone();
     let readers = c.layers.layers.iter().zip(&c.channels.columns);
     for (layer, columns) in readers.filter(|(l, columns)| l.groups == 1 && !columns.is_empty()) {

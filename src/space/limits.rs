@@ -58,6 +58,17 @@ pub fn kept(units: usize, keep: f64) -> usize {
     rounded.clamp(1, units)
 }
 
+/// Units that go at once where a number is searched for: a block of the cube, of small groups a quarter.
+pub const fn step(units: usize) -> usize {
+    if units > 2 * UNIT {
+        UNIT
+    } else if units >= 8 {
+        units / 4
+    } else {
+        1
+    }
+}
+
 /// Units of a group that stay at a keep share.
 pub fn kept_in_group(group: &Group, keep: f64) -> usize {
     group.kinds.iter().map(|k| kept(k.len(), keep)).sum()

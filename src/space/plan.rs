@@ -74,6 +74,10 @@ pub struct Plan {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlanFile {
+    /// Share of all channels that stays, spread over the groups that no rule cuts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    channels: Option<Keep>,
+    #[serde(default)]
     treatments: Vec<PlanRule>,
 }
 
@@ -98,11 +102,12 @@ impl Plan {
         self.treatments.iter().map(|(n, t)| (n.as_str(), t)).collect()
     }
 
-    /// Reads a plan file: rules in order, later ones win.
+    /// Reads a plan file: rules in order, later ones win. Beside the plan, the share of all channels that the file leaves to be spread
+    /// over the groups that it does not cut, if it does.
     ///
     /// # Errors
     /// If the file is malformed, a pattern matches no layer, or a layer cannot be treated as asked.
-    pub fn load(path: &Path, model: &Model, layers: &Layers, channels: &Channels) -> Result<Self> {
+    pub fn load(path: &Path, model: &Model, layers: &Layers, channels: &Channels) -> Result<(Self, Option<f64>)> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         let file: PlanFile = parse_yaml(path, &text)?;
         let mut plan = Self::identity(layers);
@@ -128,7 +133,7 @@ impl Plan {
             treatment.split = limits::split(model, layer, form, rank)?;
         }
         plan.check(layers, channels)?;
-        Ok(plan)
+        Ok((plan, file.channels.map(|k| k.0)))
     }
 
     /// Checks that every layer can be treated as the plan asks.
@@ -206,7 +211,8 @@ impl Plan {
                 balance: t.method.balance,
             })
             .collect();
-        serde_yaml::to_string(&PlanFile { treatments }).map_err(|e| Error::Internal(format!("the plan cannot be written: {e}")))
+        serde_yaml::to_string(&PlanFile { channels: None, treatments })
+            .map_err(|e| Error::Internal(format!("the plan cannot be written: {e}")))
     }
 }
 

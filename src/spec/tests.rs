@@ -157,7 +157,7 @@ fn plan_from(text: &str, names: &[&str]) -> Result<Plan> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plan.yaml");
     fs::write(&path, text).unwrap();
-    Plan::load(&path, &model, &layers, &channels)
+    Plan::load(&path, &model, &layers, &channels).map(|(plan, _)| plan)
 }
 
 fn round_trip(names: &[String], treatments: &[(Precision, f64, Option<usize>)]) {
@@ -183,7 +183,7 @@ fn round_trip(names: &[String], treatments: &[(Precision, f64, Option<usize>)]) 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plan.yaml");
     fs::write(&path, plan.to_yaml().unwrap()).unwrap();
-    assert_eq!(Plan::load(&path, &model, &layers, &channels).unwrap(), plan, "{}", plan.to_yaml().unwrap());
+    assert_eq!(Plan::load(&path, &model, &layers, &channels).unwrap().0, plan, "{}", plan.to_yaml().unwrap());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{
     summarise,
 };
 use crate::{
-    compress::{Compressor, Effort, Outline, Store},
+    compress::{Compressor, Effort, Outline, Shelf, Store},
     data::{Dataset, Input, InputSpec, Source},
     device::{KernelTime, Prediction, Profile, Target, deployed_bytes, extract, predict},
     error::{Error, Result},
@@ -113,7 +113,7 @@ impl Bench {
     }
 
     /// Calibrates and measures the float model, with so many threads and so much memory for the calibration. A folder keeps
-    /// the calibration for the next time.
+    /// the calibration for the next time, and with `keeps_options` all that is made of layers.
     ///
     /// # Errors
     /// If the network cannot be run on the data.
@@ -122,13 +122,17 @@ impl Bench {
         data: &Data,
         (jobs, max_memory): (usize, u64),
         folder: Option<&Folder>,
+        keeps_options: bool,
         observe: &mut dyn Observe,
     ) -> Result<Evaluator> {
         let store = folder.map(|f| self.store(f, data, max_memory)).transpose()?;
         let Self { spec, mut compressor, profile, space, runtime } = self;
         observe.event(Event::Preparing { what: "calibrating the float model" });
-        let effort = Effort { threads: jobs, max_memory, positions: spec.quantize.positions, widest: Effort::WIDEST };
+        let effort = Effort { threads: jobs, max_memory, positions: positions(&spec, &space), widest: Effort::WIDEST };
         compressor.calibrate(Arc::clone(&data.calibration), data.calibration.len(), effort, store.as_ref())?;
+        if let Some(folder) = folder {
+            compressor.keep_in(&Shelf { folder: folder.options(), writes: keeps_options });
+        }
         observe.event(Event::Preparing { what: "measuring the float model" });
         let setup = Setup {
             compressor,
@@ -154,7 +158,7 @@ impl Bench {
             input,
             format!("{:?}", self.spec.shapes),
             data.calibration.len().to_string(),
-            self.spec.quantize.positions.to_string(),
+            positions(&self.spec, &self.space).to_string(),
             max_memory.to_string(),
         ];
         Ok(Store { path: folder.calibration(), key: sha256(parts.join("\n").as_bytes()) })
@@ -265,6 +269,12 @@ fn layer_rows(compressor: &Compressor, profile: &Profile, batch: usize, plan: &P
         }
     });
     Ok(rows.collect())
+}
+
+/// Positions of a sample that moments are measured at: more where weights are fitted by them.
+fn positions(spec: &Spec, space: &Space) -> usize {
+    let reduces = space.alone().iter().any(|o| o.plan.changes_structure());
+    if reduces { spec.quantize.positions.max(spec.structure.positions) } else { spec.quantize.positions }
 }
 
 /// Opens a source of samples for a model's inputs, cut to the number of samples it asks for.

@@ -34,6 +34,11 @@ impl Folder {
         self.0.join("calibration.npz")
     }
 
+    /// What becomes of layers, a file a result, by its content.
+    pub fn options(&self) -> PathBuf {
+        self.0.join("options")
+    }
+
     /// Makes the folder and finds out now whether it can be written to.
     ///
     /// # Errors

@@ -11,16 +11,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::options::For;
 use crate::{
     data::Metric,
-    device::{deployed_bytes, extract, predict},
     error::{Error, Result},
     evaluate::{Evaluator, Objective},
     precision::Precision,
-    space::{Alone, Choice, Plan, Treatment},
+    space::Plan,
     spec::{Form, Sparsity},
-    study::LayerTreatment,
-    trial::Cost,
 };
 
 /// What every option of a space does alone.
@@ -140,22 +138,29 @@ impl SensitivityRow {
     }
 }
 
-/// Measures every option, so many at once, each on one thread; `each` hears how many of how many are done. When `interrupt` is
-/// set, the options at hand are finished and what was measured is given back. The result depends neither on threads nor on time.
+/// The table of every option, and with `measured` what samples say of each: so many at once, each on one thread; `each` hears how many of how many
+/// steps are done. When `interrupt` is set, the options at hand are finished and what was measured is given back. The result depends
+/// neither on threads nor on time.
 ///
 /// # Errors
-/// If the network has no cost on the chip; an option that fails is a row of its own kind.
-pub fn sensitivity(evaluator: &Evaluator, jobs: usize, interrupt: &AtomicBool, each: &mut dyn FnMut(usize, usize)) -> Result<Sensitivity> {
+/// If the network has no cost on the chip; an option that cannot be measured is a row of its own kind.
+pub fn sensitivity(
+    evaluator: &Evaluator,
+    measured: bool,
+    jobs: usize,
+    interrupt: &AtomicBool,
+    each: &mut dyn FnMut(usize, usize),
+) -> Result<Sensitivity> {
     let setup = evaluator.setup();
     let compressor = &setup.compressor;
-    // The float network as options change it: what normalising alone saves is no option's merit.
-    let plain = compressor.outline_normalised(&Plan::identity(&compressor.layers), setup.batch)?;
-    let float = Cost {
-        latency_ms: predict(&extract(&plain.structured.model, &plain.shapes, &plain.precision), &setup.profile).latency_ms,
-        bytes: deployed_bytes(&plain.structured.model, &plain.precision),
-    };
+    let table = For { compressor, space: &setup.space, profile: &setup.profile, batch: setup.batch };
+    let float = table.float_cost()?;
+    let mut rows = table.options(jobs, interrupt, each)?;
     let options = setup.space.alone();
-    let rows = in_order(options.len(), jobs, interrupt, each, |i| row(evaluator, &options[i], float))?;
+    if measured {
+        let made = rows.clone();
+        rows = in_order(made.len(), jobs, interrupt, each, |i| Ok(measure(evaluator, &options[i].plan, made[i].clone())))?;
+    }
     let classes = rows.iter().filter_map(|r| r.measured).all(|m| m.kl.is_some());
     let distance = if classes && !rows.is_empty() { Distance::Kl } else { Distance::Noise };
     let baseline = evaluator.baseline();
@@ -177,7 +182,7 @@ pub fn sensitivity(evaluator: &Evaluator, jobs: usize, interrupt: &AtomicBool, e
 }
 
 /// What `make` gives for 0 to `n`, made by several threads, in order; without those not begun when interrupted.
-fn in_order<T: Send>(
+pub(super) fn in_order<T: Send>(
     n: usize,
     jobs: usize,
     interrupt: &AtomicBool,
@@ -220,44 +225,18 @@ fn in_order<T: Send>(
     Ok(made.into_iter().map(|(_, one)| one).collect())
 }
 
-fn row(evaluator: &Evaluator, option: &Alone, float: Cost) -> Result<SensitivityRow> {
-    let compressor = &evaluator.setup().compressor;
-    let cost = evaluator.plan_cost(&option.plan)?;
-    let predicted = compressor.damage(&option.plan)?;
-    let (measured, failed) = match evaluator.compare(&option.plan) {
+/// A row with what the samples say.
+fn measure(evaluator: &Evaluator, plan: &Plan, mut row: SensitivityRow) -> SensitivityRow {
+    match evaluator.compare(plan) {
         Ok(c) => {
             let sqnr_db = Metric::Sqnr.value(&[c.noise]);
             let score = c.score;
             let (drop, drop_low, drop_high) = (score.drop, score.drop_low, score.drop_high);
-            (Some(Measured { kl: c.kl, noise: c.noise, sqnr_db, accuracy: score.accuracy, drop, drop_low, drop_high }), None)
+            row.measured = Some(Measured { kl: c.kl, noise: c.noise, sqnr_db, accuracy: score.accuracy, drop, drop_low, drop_high });
         }
-        Err(e) => (None, Some(e.to_string())),
-    };
-    let (mut precision, mut keep) = (None, None);
-    let mut other = Treatment::NONE;
-    match &option.axis.choice {
-        Choice::Precision(_, o) => precision = o.first().copied(),
-        Choice::Keep(_, o) => keep = o.first().copied(),
-        Choice::Rank(_, o) => other.split = o.first().copied().flatten(),
-        Choice::Sparsity(_, o) => other.sparsity = o.first().copied().unwrap_or_default(),
-        Choice::Activations(..) | Choice::Round(..) | Choice::Balance(..) => {}
+        Err(e) => row.failed = Some(e.to_string()),
     }
-    let LayerTreatment { rank, form, sparsity, .. } = LayerTreatment::of(&other);
-    Ok(SensitivityRow {
-        layer: option.axis.name.clone(),
-        layers: option.layers.iter().map(|&l| compressor.layers.layers[l].name.clone()).collect(),
-        option: option.axis.describe(0),
-        precision,
-        keep,
-        rank,
-        form,
-        sparsity,
-        predicted_error: predicted,
-        measured,
-        failed,
-        us_saved: (float.latency_ms - cost.latency_ms) * 1e3,
-        bytes_saved: float.bytes.cast_signed() - cost.bytes.cast_signed(),
-    })
+    row
 }
 
 impl RankCorrelation {

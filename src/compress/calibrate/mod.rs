@@ -40,6 +40,13 @@ pub struct Calibration {
     pub grams: BTreeMap<String, Arc<Gram>>,
 }
 
+impl Calibration {
+    /// A number that stands for the moments.
+    pub fn fingerprint(&self) -> u64 {
+        self.grams.values().fold(0_u64, |hash, gram| hash.rotate_left(7) ^ gram.fingerprint())
+    }
+}
+
 /// A value to watch and the axis of its channels, counted from the front, or from the end if negative.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Watch {

@@ -2,16 +2,17 @@
 
 pub mod eliminate;
 mod score;
+mod spread;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use faer::Mat;
-use ndarray::s;
+use ndarray::{Array1, ArrayD, s};
 
-pub use eliminate::Path;
 use eliminate::{Reader, eliminate};
 
 use super::{
+    cache::Shelved,
     calibrate::{Block, Gram},
     decompose::as_matrix,
     quantize::output_energy,
@@ -33,6 +34,37 @@ use crate::{
 
 /// Units in the order in which they go, by kind.
 pub type Order = Vec<Vec<usize>>;
+
+/// In which order the units of a group go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sweep {
+    /// Units in the order in which they go, by kind.
+    pub order: Order,
+    /// For the score after refit: what is lost of the readers' outputs, per their variance and summed, when so many units are gone, from none on; kinds
+    /// go side by side, each by its share. Empty for other scores.
+    pub lost: Vec<f64>,
+}
+
+impl Sweep {
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        8 * (self.order.iter().map(Vec::len).sum::<usize>() + self.lost.len())
+    }
+}
+
+impl Shelved for Sweep {
+    fn to_arrays(&self) -> Vec<ArrayD<f32>> {
+        let kind = |k: &Vec<usize>| Array1::from_iter(k.iter().map(|&u| u as f32)).into_dyn();
+        let lost = Array1::from_iter(self.lost.iter().map(|&v| v as f32)).into_dyn();
+        std::iter::once(lost).chain(self.order.iter().map(kind)).collect()
+    }
+
+    fn from_arrays(arrays: Vec<ArrayD<f32>>) -> Option<Self> {
+        let (lost, kinds) = arrays.split_first()?;
+        let kind = |k: &ArrayD<f32>| k.iter().map(|&u| u as usize).collect();
+        Some(Self { order: kinds.iter().map(kind).collect(), lost: lost.iter().map(|&v| f64::from(v)).collect() })
+    }
+}
 
 /// Units that a plan removes, given in which order those of a group go. On a skeleton the order does not matter, only their number counts there.
 ///
@@ -67,7 +99,7 @@ pub fn order(
     group: &Group,
     score: Score,
     calibration: Option<&Calibration>,
-) -> Result<(Order, Path)> {
+) -> Result<Sweep> {
     if score == Score::Refit
         && let Some(found) = calibration
     {
@@ -82,7 +114,13 @@ pub fn order(
                 let last: Vec<usize> = all.iter().copied().filter(|u| !kind.contains(u)).collect();
                 kind.extend(last);
             }
-            return Ok((order, path));
+            let mut sum = 0.0;
+            let steps = path.losses.iter().map(|loss| {
+                sum += loss;
+                // As a folder keeps it.
+                f64::from(sum as f32)
+            });
+            return Ok(Sweep { order, lost: std::iter::once(0.0).chain(steps).collect() });
         }
     }
     let score = if score == Score::Refit { Score::BalancedNorm } else { score };
@@ -93,7 +131,7 @@ pub fn order(
         kind.sort_by(|a, b| of(a).total_cmp(&of(b)).then(b.cmp(a)));
         kind
     };
-    Ok((group.kinds.iter().map(sorted).collect(), Path::default()))
+    Ok(Sweep { order: group.kinds.iter().map(sorted).collect(), lost: Vec::new() })
 }
 
 /// What reads the units of a group: a reader for each block of moments of each layer whose columns they are.

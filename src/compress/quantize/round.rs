@@ -6,13 +6,14 @@
 //! relaxes and trains.
 
 use faer::Mat;
-use ndarray::{Array2, ArrayView1, ArrayView2, s};
+use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, s};
 
 use super::{
     factor::{Factor, by_weight, damped, entry},
     scale::{limits, round, scale},
 };
 use crate::{
+    compress::cache::Shelved,
     compress::calibrate::{Block, Gram},
     spec::{Round, WeightRule},
 };
@@ -69,6 +70,17 @@ impl Rounding {
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         4 * (self.integers.len() + self.scales.len())
+    }
+}
+
+impl Shelved for Rounding {
+    fn to_arrays(&self) -> Vec<ArrayD<f32>> {
+        vec![self.integers.clone().into_dyn(), ndarray::Array1::from(self.scales.clone()).into_dyn()]
+    }
+
+    fn from_arrays(arrays: Vec<ArrayD<f32>>) -> Option<Self> {
+        let [integers, scales] = arrays.as_slice() else { return None };
+        Some(Self { integers: integers.clone().into_dimensionality().ok()?, scales: scales.iter().copied().collect() })
     }
 }
 
