@@ -172,7 +172,7 @@ impl Compressor {
         } else {
             ready.iter().map(|r| Ok((r.layer, self.quantized(&balanced.model, r, None)?))).collect::<Result<_>>()?
         };
-        let model = twin(&balanced.model, &quantized, &precision, &plan.to_yaml()?)?;
+        let model = twin(&balanced.model, &quantized, (&precision, &structured.sparse()), &plan.to_yaml()?)?;
         Ok(Some(Compressed { model, layers: quantized.into_iter().map(|(_, q)| q).collect() }))
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     data::Metric,
-    device::{deployed_bytes, extract, predict},
+    device::predict,
     error::{Error, Result},
     evaluate::{Evaluator, Objective},
     precision::Precision,
@@ -150,10 +150,7 @@ pub fn sensitivity(evaluator: &Evaluator, jobs: usize, interrupt: &AtomicBool, e
     let compressor = &setup.compressor;
     // The float network as options change it: what normalising alone saves is no option's merit.
     let plain = compressor.outline_normalised(&Plan::identity(&compressor.layers), setup.batch)?;
-    let float = Cost {
-        latency_ms: predict(&extract(&plain.structured.model, &plain.shapes, &plain.precision), &setup.profile).latency_ms,
-        bytes: deployed_bytes(&plain.structured.model, &plain.precision),
-    };
+    let float = Cost { latency_ms: predict(&plain.kernels(), &setup.profile).latency_ms, bytes: plain.bytes_on(&setup.profile) };
     let options = setup.space.alone();
     let rows = in_order(options.len(), jobs, interrupt, each, |i| row(evaluator, &options[i], float))?;
     let classes = rows.iter().filter_map(|r| r.measured).all(|m| m.kl.is_some());
