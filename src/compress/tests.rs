@@ -25,6 +25,8 @@ use crate::{
 mod methods;
 mod moments;
 mod patterns;
+mod sequence;
+mod splits;
 
 fn runtime() -> Runtime {
     Runtime::start(&mut |_| ()).unwrap()
