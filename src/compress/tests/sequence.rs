@@ -34,11 +34,15 @@ fn plans(c: &Compressor) -> Vec<(String, Plan)> {
     };
     let identity = Plan::identity(&c.layers);
     let channel = Split::Channel { rank: 3 };
+    let mut thin = identity.clone();
+    let can = c.layers.layers.iter().zip(&mut thin.treatments).filter(|(l, _)| limits::why_not_sparse(l).is_none());
+    can.for_each(|(_, (_, t))| t.sparsity = Sparsity::FourToTwo);
     [
         ("keep 0.75", cut_everywhere(c, 0.75)),
         ("keep 0.5", cut_everywhere(c, 0.5)),
         ("rank 3", split(&identity, channel)),
         ("spatial rank 5", split(&identity, Split::Spatial { rank: 5 })),
+        ("sparsity 4:2", thin),
         ("keep 0.75 and rank 3", split(&cut_everywhere(c, 0.75), channel)),
     ]
     .map(|(what, plan)| (what.to_string(), plan))
@@ -105,4 +109,30 @@ fn matrix_products_behind_a_flatten_are_built_in_sequence() {
     let net = Net::new(&[-1, 4, 5, 3]).conv("a", "x", (4, 8), 3).relu("r", "a").conv("b", "r", (8, 6), 3).relu("t", "b");
     let net = net.node("Flatten", "f", &["t"], vec![int("axis", 1)]).gemm("g", "f", (90, 24)).relu("u", "g");
     check(&net.gemm("y", "u", (24, 6)).build("y"), &images([400, 4, 5, 3]));
+}
+
+#[test]
+fn two_of_four_weights_are_zero_however_a_layer_is_built_and_rounded() {
+    let x = images([96, 6, 8, 8]);
+    let c = measured(&residual(), &x);
+    let thinned: Vec<usize> = (0..c.layers.layers.len()).filter(|&l| limits::why_not_sparse(&c.layers.layers[l]).is_none()).collect();
+    assert_eq!(thinned.len(), c.layers.layers.len());
+    for build in [Build::Parallel, Build::Sequential] {
+        for round in [None, Some(Round::Nearest), Some(Round::Gptq), Some(Round::Adaround), Some(Round::Reconstruct)] {
+            let mut plan = Plan::identity(&c.layers);
+            for &l in &thinned {
+                let precision = if round.is_some() { Precision::Int8 } else { Precision::Fp16 };
+                let method = Method { round, ..Method::default() };
+                plan.treatments[l].1 = Treatment { precision, sparsity: Sparsity::FourToTwo, method, ..Treatment::NONE };
+            }
+            let made = c.apply(&plan, build).unwrap().unwrap().model;
+            assert!(error(&c, &made, &x) < 0.3, "{build:?}, {round:?}");
+            for layer in &c.layers.layers {
+                let w = weight(&made, &layer.weight);
+                let zeros = w.mapv(|v| usize::from(v == 0.0));
+                let of_four = |chunk: ndarray::ArrayViewD<'_, usize>| chunk.sum_axis(Axis(1)).iter().all(|&n| n + 2 >= chunk.shape()[1]);
+                assert!(zeros.axis_chunks_iter(Axis(1), 4).all(of_four), "{}, {build:?}, {round:?}", layer.name);
+            }
+        }
+    }
 }
