@@ -190,6 +190,20 @@ fn a_decomposed_model_is_compared_with_the_float_one_layer_by_layer() {
 }
 
 #[test]
+fn a_sparse_model_is_predicted_faster_where_the_chip_skips_zeros() {
+    let bed = Bed::new();
+    let float = dataset("cifar10-vgg.onnx");
+    let ms = |rule: &str, device: &str| {
+        bed.compress(&float, &format!("  - {{layers: conv2d_4, precision: int8{rule}}}\n")).ends_with(0);
+        let json = bed.gulliver(["latency", "out.onnx", "--device", device, "--batch", "8", "--json"]).ends_with(0).json();
+        number(&json["batches"][0]["latency_ms"])
+    };
+    let sparse = ", sparsity: '4:2'";
+    assert!(ms(sparse, "ascend310b1") < ms("", "ascend310b1"));
+    assert_eq!(ms(sparse, "ascend310p3"), ms("", "ascend310p3"));
+}
+
+#[test]
 fn a_roofline_is_written_where_it_is_asked_for() {
     let bed = chips();
     let said = latency(&bed, "blind.yaml", &["--batch", "1,8", "--plot", "roof.svg"]).ends_with(0).out;

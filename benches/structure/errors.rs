@@ -26,7 +26,7 @@ pub fn ranks(options: &Options) {
             let mut pairs = Vec::new();
             for l in 0..network.compressor.layers.layers.len() {
                 let layer = network.compressor.layers.layers[l].clone();
-                for rank in (1..=layer.channels_out.max(layer.channels_in) / 16 * 3).map(|n| 16 * n) {
+                for rank in [16, 32, 48, 64, 80, 96, 112, 128, 192, 256, 384] {
                     let Ok(Some(split)) = limits::split(&network.compressor.model, &layer, form, Rank::Components(rank)) else { continue };
                     if limits::why_not_split(&layer, split).is_some() {
                         continue;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Done, Pin, inspect_text::text, pins, print_json, start_runtime};
 use crate::{
     compress::Compressor,
-    device::{Profile, Split, Target, extract},
+    device::{Profile, Split, Target},
     error::Result,
     evaluate::predict_plan,
     graph::{
@@ -121,7 +121,7 @@ impl Inspect {
         let total = prediction.kernels.iter().map(|k| k.us).sum::<f64>().max(f64::MIN_POSITIVE);
         let share = |name: &str| prediction.kernels.iter().filter(|k| k.layer.as_deref() == Some(name)).map(|k| k.us).sum::<f64>() / total;
         let float = compressor.outline_normalised(&Plan::identity(&compressor.layers), self.batch)?;
-        let target = Target::new(profile, extract(&float.structured.model, &float.shapes, &float.precision));
+        let target = Target::new(profile, float.kernels());
         let layers = compressor.layers.layers.iter().enumerate();
         let layers = layers
             .map(|(l, layer)| LayerInfo { latency_share: share(&layer.name), ..layer_info(compressor, l, layer, &float.shapes, &target) });

@@ -19,6 +19,7 @@ use super::{
     quantize::{Grid, Rounding, Weight, activation_grid, quantize_weight},
     rebuild::taps,
     segment::{self, Frontier},
+    sparse,
     structure::{self, Structure},
     twin::{QuantizedLayer, simulated, twin},
 };
@@ -173,7 +174,7 @@ impl Compressor {
         } else {
             ready.iter().map(|r| Ok((r.layer, self.quantized(&balanced.model, r, None)?))).collect::<Result<_>>()?
         };
-        let model = twin(&balanced.model, &quantized, &precision, &plan.to_yaml()?)?;
+        let model = twin(&balanced.model, &quantized, (&precision, &structured.sparse()), &plan.to_yaml()?)?;
         Ok(Some(Compressed { model, layers: quantized.into_iter().map(|(_, q)| q).collect() }))
     }
 
@@ -352,7 +353,11 @@ impl Compressor {
             ridge: ROUNDED_RIDGE,
             rectified: None,
         };
-        let fitted = lockstep::fit(frontier, &wanted);
+        let mut fitted = lockstep::fit(frontier, &wanted);
+        if let Some(fitted) = fitted.as_mut().filter(|_| ready.part.keeps_zeros) {
+            // The fit knows of no zeros: what it gave is thinned again.
+            fitted.weight = sparse::refitted(&fitted.weight, taps(layer), &fitted.gram, centred);
+        }
         self.quantized(model, ready, fitted.as_ref())
     }
 

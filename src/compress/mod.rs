@@ -27,7 +27,10 @@ mod structure;
 mod tests;
 mod twin;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use apply::Calibrated;
 pub use apply::Compressed;
@@ -45,6 +48,7 @@ pub use structure::Structured;
 pub use twin::QuantizedLayer;
 
 use crate::{
+    device::{Kernel, Profile, bytes_on, extract, mark_sparse},
     error::{Error, Result},
     graph::{
         Model, assume,
@@ -103,6 +107,22 @@ pub struct Outline {
     pub shapes: Shapes,
     /// Precision of each node that does a layer's work.
     pub precision: BTreeMap<String, Precision>,
+    /// Nodes whose weights have 4:2 sparsity.
+    pub sparse: BTreeSet<String>,
+}
+
+impl Outline {
+    /// Its launches on the chip.
+    pub fn kernels(&self) -> Vec<Kernel> {
+        let mut kernels = extract(&self.structured.model, &self.shapes, &self.precision);
+        mark_sparse(&mut kernels, &self.sparse);
+        kernels
+    }
+
+    /// Bytes of its constants as a chip stores them.
+    pub fn bytes_on(&self, profile: &Profile) -> u64 {
+        bytes_on(profile, &self.structured.model, &self.precision, &self.sparse)
+    }
 }
 
 impl Compressor {
@@ -215,7 +235,7 @@ impl Compressor {
             let changes = vec![None; self.layers.layers.len()];
             let structured = Structured { model: self.as_given.clone(), parts, channels, changes };
             let shapes = shape::infer(&structured.model, batch, &self.pins)?;
-            return Ok(Outline { structured, shapes, precision: BTreeMap::new() });
+            return Ok(Outline { structured, shapes, precision: BTreeMap::new(), sparse: BTreeSet::new() });
         }
         self.outline_normalised(plan, batch)
     }
@@ -234,6 +254,7 @@ impl Compressor {
             structured.model = balanced;
             shapes = shape::infer(&structured.model, batch, &self.pins)?;
         }
-        Ok(Outline { structured, shapes, precision })
+        let sparse = structured.sparse();
+        Ok(Outline { structured, shapes, precision, sparse })
     }
 }

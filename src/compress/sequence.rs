@@ -23,6 +23,8 @@ use crate::{
     graph::{Index, layer::Layer, shape, tensor},
 };
 
+/// Positions of a sample that a layer is fitted by at most: samples are what there is too little of.
+const POSITIONS: usize = 64;
 /// What stabilises the fit, see [`lockstep::Wanted`].
 const RIDGE: (f64, f64) = (1e-3, 4.0);
 
@@ -109,7 +111,7 @@ impl Compressor {
             rows: &change.rows,
             grid: None,
             beside,
-            positions: self.structure.positions,
+            positions: self.structure.positions.min(POSITIONS),
             centred,
             ridge: RIDGE,
             rectified: rectified.as_deref(),

@@ -44,6 +44,14 @@ pub struct Structured {
     pub changes: Vec<Option<Change>>,
 }
 
+impl Structured {
+    /// Nodes whose weights have 4:2 sparsity.
+    pub fn sparse(&self) -> BTreeSet<String> {
+        let thinned = self.parts.iter().zip(&self.changes).filter(|(_, c)| c.as_ref().is_some_and(|c| c.sparse));
+        thinned.flat_map(|(names, _)| names.iter().cloned()).collect()
+    }
+}
+
 /// The structure of a plan as a rewrite of the float model.
 pub(super) struct Structure {
     /// The rewrite.

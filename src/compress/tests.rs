@@ -9,22 +9,24 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::{
     data::{Dataset, Input, InputSpec, Source},
-    device::{Profile, Split, Target, deployed_bytes, extract, predict},
+    device::{Profile, Split, Target, bytes_on, deployed_bytes, extract, mark_sparse, predict},
     graph::{
         Index,
         fixture::{Net, some},
         layer::Layer,
-        model::PRECISION_KEY,
+        model::{PRECISION_KEY, SPARSE_KEY},
         tensor::{self, from_f32, int, ints},
     },
     runtime::{Level, Session, SessionOptions},
     space::{Build, Candidate, Space, Treatment, limits},
-    spec::{Form, Repair, Round, SpaceRule, WeightRule},
+    spec::{Balance, Form, Method, Repair, Round, SpaceRule, Sparsity, WeightRule},
 };
 
 mod methods;
 mod moments;
 mod patterns;
+mod sequence;
+mod splits;
 
 fn runtime() -> Runtime {
     Runtime::start(&mut |_| ()).unwrap()
@@ -480,7 +482,7 @@ mod twins {
         let precision: BTreeMap<String, Precision> = precision.iter().map(|(n, p)| (n.to_string(), *p)).collect();
         let of = |l: &Layer| precision.get(&l.name).filter(|p| p.is_quantized()).copied();
         let layers: Vec<_> = c.layers.layers.iter().filter_map(|l| of(l).map(|p| (l, quantized(l, p)))).collect();
-        twin::twin(&c.model, &layers, &precision, "plan").unwrap()
+        twin::twin(&c.model, &layers, (&precision, &BTreeSet::new()), "plan").unwrap()
     }
 
     /// AMCT's integers of activations: one step and one offset for the tensor.
@@ -636,12 +638,42 @@ mod costs {
     /// The cost read from the outline, and from the model that was really made.
     fn both(c: &Compressor, (plan, build): (&Plan, Build), profile: &Profile) -> ((f64, u64), (f64, u64)) {
         let outline = c.outline(plan, 8).unwrap();
-        let predicted = predict(&extract(&outline.structured.model, &outline.shapes, &outline.precision), profile).latency_ms;
+        let predicted = predict(&outline.kernels(), profile).latency_ms;
         let made = Model::parse("made", &c.compress(plan, build).unwrap()).unwrap();
         let precision = made.metadata(PRECISION_KEY).map(|json| serde_json::from_str(json).unwrap()).unwrap_or_default();
         let shapes = shape::infer(&made, 8, &BTreeMap::new()).unwrap();
-        let real = predict(&extract(&made, &shapes, &precision), profile).latency_ms;
-        ((predicted, deployed_bytes(&outline.structured.model, &outline.precision)), (real, deployed_bytes(&made, &precision)))
+        let sparse = made.metadata(SPARSE_KEY).map(|json| serde_json::from_str(json).unwrap()).unwrap_or_default();
+        let mut kernels = extract(&made, &shapes, &precision);
+        mark_sparse(&mut kernels, &sparse);
+        let real = predict(&kernels, profile).latency_ms;
+        ((predicted, outline.bytes_on(profile)), (real, bytes_on(profile, &made, &precision, &sparse)))
+    }
+
+    #[test]
+    fn a_sparse_int8_layer_costs_less_than_the_int8_layer_where_the_chip_skips_zeros() {
+        let c = calibrated("vgg");
+        let name = "conv2d_4";
+        let size: usize = c.layers.layers[layer(&c, name)].weight_dims.iter().product();
+        let cost = |device: &str, precision: Precision, sparsity: Sparsity| {
+            // Unasked, 4-bit layers would be balanced, which costs a Mul.
+            let method = Method { balance: Some(Balance::None), ..Method::default() };
+            let plan = only(&c, name, Treatment { precision, sparsity, method, ..Treatment::NONE });
+            let (outline, made) = both(&c, (&plan, Build::Sequential), &Profile::load(device).unwrap());
+            assert_eq!(outline, made, "{device}, {precision}, {sparsity}");
+            made
+        };
+        let (dense, sparse) = (Sparsity::None, Sparsity::FourToTwo);
+        let (int8, thin) = (cost("ascend310b1", Precision::Int8, dense), cost("ascend310b1", Precision::Int8, sparse));
+        assert!(thin.0 < int8.0, "{thin:?} {int8:?}");
+        // Half of the bytes, and two bits for each that is left.
+        assert_eq!(int8.1 - thin.1, size as u64 * 3 / 8);
+        // A chip that does not run 4-bit weights runs them as INT8, zeros skipped.
+        assert_eq!(cost("ascend310b1", Precision::Int4, sparse), thin);
+        assert_eq!(cost("ascend310p3", Precision::Int8, sparse), cost("ascend310p3", Precision::Int8, dense));
+        let b1 = Profile::load("ascend310b1").unwrap();
+        let float = c.outline_normalised(&Plan::identity(&c.layers), 8).unwrap();
+        let float = (predict(&float.kernels(), &b1).latency_ms, float.bytes_on(&b1));
+        assert_eq!(cost("ascend310b1", Precision::Fp16, sparse), float);
     }
 
     fn check(name: &str) {

@@ -20,7 +20,7 @@ use crate::{
     graph::{
         Model,
         layer::Layer,
-        model::{PLAN_KEY, PRECISION_KEY, SIMULATION_MARK},
+        model::{PLAN_KEY, PRECISION_KEY, SIMULATION_MARK, SPARSE_KEY},
         patch::Patch,
         proto::{NodeProto, TensorProto},
         tensor,
@@ -43,11 +43,16 @@ pub struct QuantizedLayer {
     pub bias: Option<Vec<f32>>,
 }
 
-/// Makes the twin of a float model whose layers get these integers.
+/// Makes the twin of a float model whose layers get these integers. Its metadata hold the plan, the precision of each node and those that are sparse.
 ///
 /// # Errors
 /// If a bias does not fit INT32 at the layer's scales.
-pub fn twin(model: &Model, layers: &[(&Layer, QuantizedLayer)], precision: &BTreeMap<String, Precision>, plan: &str) -> Result<Model> {
+pub fn twin(
+    model: &Model,
+    layers: &[(&Layer, QuantizedLayer)],
+    (precision, sparse): (&BTreeMap<String, Precision>, &BTreeSet<String>),
+    plan: &str,
+) -> Result<Model> {
     let mut patch = Patch::new("the fake-quant twin");
     let mut done = BTreeSet::new();
     for (layer, quantized) in layers {
@@ -57,6 +62,9 @@ pub fn twin(model: &Model, layers: &[(&Layer, QuantizedLayer)], precision: &BTre
     let precision: BTreeMap<&str, &str> = precision.iter().map(|(n, p)| (n.as_str(), p.name())).collect();
     patch.metadata.insert(PLAN_KEY.into(), plan.to_string());
     patch.metadata.insert(PRECISION_KEY.into(), serde_json::to_string(&precision).unwrap_or_default());
+    if !sparse.is_empty() {
+        patch.metadata.insert(SPARSE_KEY.into(), serde_json::to_string(sparse).unwrap_or_default());
+    }
     patch.apply(model)
 }
 

@@ -1,5 +1,7 @@
 //! A kernel: what runs as one launch on the chip, with its work and its traffic, as data.
 
+use std::collections::BTreeSet;
+
 use crate::precision::Precision;
 
 /// What kind of work a kernel does.
@@ -186,6 +188,12 @@ impl Kernel {
     pub fn bytes(&self) -> u64 {
         self.reads.iter().chain(&self.writes).map(|t| t.bytes).fold(0, u64::saturating_add)
     }
+}
+
+/// Marks the products of the nodes named as having weights with 4:2 sparsity.
+pub fn mark_sparse(kernels: &mut [Kernel], sparse: &BTreeSet<String>) {
+    let named = kernels.iter_mut().filter(|k| k.layer.as_ref().is_some_and(|l| sparse.contains(l)));
+    named.filter_map(|k| k.cube.as_mut()).for_each(|c| c.sparse = true);
 }
 
 /// `n` rounded up to a multiple of `unit`.

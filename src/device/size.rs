@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::Profile;
 use crate::{
     graph::{
         Model,
@@ -58,6 +59,12 @@ pub fn sparse_bytes(model: &Model, precision: &BTreeMap<String, Precision>, spar
     let simulated = |t: &&TensorProto| t.name().contains(SIMULATION_MARK);
     let stored = graph.initializer.iter().chain(inline).filter(|t| !simulated(t)).map(bytes).fold(0u64, u64::saturating_add);
     stored.saturating_add(dequantize)
+}
+
+/// The same on a chip: layers have the formats that it runs, and zeros count where it skips them.
+pub fn bytes_on(profile: &Profile, model: &Model, precision: &BTreeMap<String, Precision>, sparse: &BTreeSet<String>) -> u64 {
+    let skipped = |name: &&String| precision.get(*name).is_some_and(|p| profile.skips_zeros(*p));
+    sparse_bytes(model, &profile.run_as(precision), &sparse.iter().filter(skipped).cloned().collect())
 }
 
 fn channels(node: &NodeProto, weight: &[usize]) -> u64 {

@@ -14,7 +14,7 @@ use super::{Bet, GiveUp, Objective, command, fuse::fast_session};
 use crate::{
     compress::{Compressor, Outline, feed},
     data::{Dataset, Interval, Metric},
-    device::{Prediction, Profile, deployed_bytes, extract, predict},
+    device::{Prediction, Profile, predict},
     error::{Error, Result},
     runtime::{Runtime, Session},
     space::{Build, Candidate, Plan, Space},
@@ -99,10 +99,7 @@ impl Evaluator {
     /// If the plan's shapes cannot be inferred.
     pub fn plan_cost(&self, plan: &Plan) -> Result<Cost> {
         let (outline, prediction) = self.predict(plan)?;
-        Ok(Cost {
-            latency_ms: prediction.latency_ms,
-            bytes: deployed_bytes(&outline.structured.model, &self.setup.profile.run_as(&outline.precision)),
-        })
+        Ok(Cost { latency_ms: prediction.latency_ms, bytes: outline.bytes_on(&self.setup.profile) })
     }
 
     /// Latency of a plan, kernel by kernel, with the outline it was read from.
@@ -211,7 +208,7 @@ impl Objective for Evaluator {
 /// If the plan's shapes cannot be inferred at that batch.
 pub fn predict_plan(compressor: &Compressor, plan: &Plan, profile: &Profile, batch: usize) -> Result<(Outline, Prediction)> {
     let outline = compressor.outline(plan, batch)?;
-    let prediction = predict(&extract(&outline.structured.model, &outline.shapes, &outline.precision), profile);
+    let prediction = predict(&outline.kernels(), profile);
     Ok((outline, prediction))
 }
 

@@ -18,6 +18,8 @@ use crate::error::{Error, Result};
 pub const PLAN_KEY: &str = "gulliver.plan";
 /// Metadata key for the precision of each node of a compressed model (JSON: node name → precision).
 pub const PRECISION_KEY: &str = "gulliver.precision";
+/// Metadata key for the nodes of a compressed model whose weights have 4:2 sparsity (JSON: a list of names); absent where there are none.
+pub const SPARSE_KEY: &str = "gulliver.sparse";
 
 /// In the names of nodes and constants that only simulate integers: the chip neither runs nor stores them.
 pub const SIMULATION_MARK: &str = ".fakequant.";

@@ -166,11 +166,17 @@ impl Space {
         Candidate(vec![0; self.axes.len()])
     }
 
-    /// The meaning of a candidate. The candidate must be of this space.
+    /// The meaning of a candidate. The candidate must be of this space. Sparsity yields: a layer that also loses channels or is split is not made
+    /// sparse, as the chip takes one or the other of a layer (see [`Plan::check`]).
     pub fn plan(&self, candidate: &Candidate) -> Plan {
         let mut plan = self.fixed.clone();
         for (axis, &option) in self.axes.iter().zip(&candidate.0) {
             apply(&mut plan, &self.groups, axis, usize::from(option));
+        }
+        for (_, treatment) in &mut plan.treatments {
+            if treatment.beside_sparsity().is_some() {
+                treatment.sparsity = Sparsity::None;
+            }
         }
         plan
     }

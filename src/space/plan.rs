@@ -45,6 +45,17 @@ impl Treatment {
     }
 }
 
+impl Treatment {
+    /// What of a treatment with zeros by pattern cannot be done with them: fewer channels or a split of the same layer.
+    pub fn beside_sparsity(&self) -> Option<String> {
+        match self {
+            Self { sparsity: Sparsity::None, .. } => None,
+            Self { keep, .. } if *keep < 1.0 => Some(format!("keep {keep}")),
+            Self { split, .. } => split.map(limits::describe),
+        }
+    }
+}
+
 impl std::fmt::Display for Treatment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.precision)?;
@@ -178,6 +189,16 @@ impl Plan {
                 && let Some(reason) = limits::why_not_sparse(layer)
             {
                 return Err(refuse(format!("sparsity {}", treatment.sparsity), &reason));
+            }
+            if let Some(other) = treatment.beside_sparsity() {
+                return Err(Error::layer(
+                    &layer.name,
+                    format!(
+                        "sparsity {} and {other} are not possible together: the chip takes 4:2 sparsity of whole layers alone",
+                        treatment.sparsity
+                    ),
+                    format!("take one of them out of the treatment of {}", layer.name),
+                ));
             }
         }
         Ok(())

@@ -59,6 +59,6 @@ pub struct StructureSpec {
 
 impl Default for StructureSpec {
     fn default() -> Self {
-        Self { score: Score::Refit, repair: Repair::Refit, whiten: Whiten::Inputs, positions: 64, samples: 512 }
+        Self { score: Score::Refit, repair: Repair::Refit, whiten: Whiten::Inputs, positions: 256, samples: 512 }
     }
 }

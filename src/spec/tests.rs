@@ -258,6 +258,36 @@ fn methods_in_a_space_are_decisions_where_a_layer_can_be_quantized() {
 }
 
 #[test]
+fn sparsity_yields_to_fewer_channels_and_to_a_split_of_the_same_layer() {
+    let (model, layers, channels) = chain(&strings(&["a", "b"]));
+    let text = "- {layers: a, keep: [1.0, 0.5], rank: [full, 8], sparsity: [none, '4:2']}\n";
+    let rules: Vec<SpaceRule> = serde_yaml::from_str(text).unwrap();
+    let space = Space::new(&rules, (&model, &layers, &channels), &Target::unknown(), (Path::new("spec"), text)).unwrap();
+    assert_eq!(space.axes.len(), 3);
+    let mut sparse = Vec::new();
+    for n in 0..8_u16 {
+        let candidate = crate::space::Candidate((0..3).map(|axis| n >> axis & 1).collect());
+        let plan = space.plan(&candidate);
+        plan.check(&layers, &channels).unwrap();
+        let treatment = *plan.as_map()["a"];
+        if treatment.sparsity != Sparsity::None {
+            sparse.push(treatment);
+        }
+    }
+    assert_eq!(sparse, [Treatment { sparsity: Sparsity::FourToTwo, ..Treatment::NONE }]);
+}
+
+#[test]
+fn a_plan_with_sparsity_and_fewer_channels_or_a_split_of_one_layer_is_refused() {
+    for (rule, word) in [("keep: 0.5", "keep 0.5"), ("rank: 8", "rank 8")] {
+        let said = plan_from(&format!("treatments:\n  - {{layers: a, sparsity: '4:2', {rule}}}\n"), &["a", "b"]).unwrap_err();
+        let expected = format!("layer a: sparsity 4:2 and {word} are not possible together");
+        assert!(said.to_string().starts_with(&expected) && said.remedy().is_some(), "{said}");
+    }
+    assert!(plan_from("treatments:\n  - {layers: a, sparsity: '4:2'}\n  - {layers: b, rank: 8}\n", &["a", "b"]).is_ok());
+}
+
+#[test]
 fn a_plan_that_cannot_be_is_refused_by_its_layer() {
     let message = |text: &str| plan_from(text, &["a", "b"]).unwrap_err().to_string();
     assert!(message("treatments:\n  - {layers: c, precision: int8}\n").contains("plan.yaml:2: the pattern \"c\" matches no layer"));

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     compress::{Compressor, Effort, Outline, Shelf, Store},
     data::{Dataset, Input, InputSpec, Source},
-    device::{KernelTime, Prediction, Profile, Target, deployed_bytes, extract, predict},
+    device::{KernelTime, Prediction, Profile, Target, predict},
     error::{Error, Result},
     evaluate::{Evaluator, Objective, Setup, predict_plan},
     graph::{
@@ -70,7 +70,7 @@ impl Bench {
         let text = std::fs::read_to_string(spec_path).map_err(Error::io("read", spec_path))?;
         compressor.outline(&Plan::identity(&compressor.layers), spec.device.batch)?;
         let float = compressor.outline_normalised(&Plan::identity(&compressor.layers), spec.device.batch)?;
-        let target = Target::new(&profile, extract(&float.structured.model, &float.shapes, &float.precision));
+        let target = Target::new(&profile, float.kernels());
         let space = {
             let of = (&compressor.model, &compressor.layers, &compressor.channels);
             Space::new(&spec.space, of, &target, (spec_path, &text))?
@@ -179,10 +179,7 @@ impl Bench {
         }
         let plan_cost = |plan: &Plan| -> Result<Cost> {
             let (outline, prediction) = predict_plan(&self.compressor, plan, &self.profile, self.spec.device.batch)?;
-            Ok(Cost {
-                latency_ms: prediction.latency_ms,
-                bytes: deployed_bytes(&outline.structured.model, &self.profile.run_as(&outline.precision)),
-            })
+            Ok(Cost { latency_ms: prediction.latency_ms, bytes: outline.bytes_on(&self.profile) })
         };
         let float = plan_cost(&Plan::identity(&self.compressor.layers))?;
         let cost = |c: &Candidate| plan_cost(&self.space.plan(c));
@@ -224,7 +221,7 @@ fn summary_of(trials: &[Trial], parts: &Parts<'_>, stop: Stop, clock: Clock, fac
     let view = View { space, cost, differs: &differs, limits, horizon: horizon(&spec.search, &spec.constraints), history: trials };
     let rows = |plan: &Plan| layer_rows(compressor, profile, spec.device.batch, plan);
     let plain = compressor.outline_normalised(&Plan::identity(&compressor.layers), spec.device.batch)?;
-    let normalised_latency_ms = predict(&extract(&plain.structured.model, &plain.shapes, &plain.precision), profile).latency_ms;
+    let normalised_latency_ms = predict(&plain.kernels(), profile).latency_ms;
     let predicted = |plan: &Plan| Ok(predict_plan(compressor, plan, profile, spec.device.batch)?.1);
     let judge = |evidence| Ok(Judged { evidence, float: predicted(&Plan::identity(&compressor.layers))?, predict: &predicted });
     let judged = profile.evidence.as_ref().map(judge).transpose()?;

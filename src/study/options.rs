@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use super::{LayerTreatment, SensitivityRow, sensitivity::in_order};
 use crate::{
     compress::Compressor,
-    device::{Profile, deployed_bytes, extract, predict},
+    device::{Profile, predict},
     error::Result,
     evaluate::predict_plan,
     space::{Alone, Choice, Plan, Space, Treatment},
@@ -35,10 +35,7 @@ impl For<'_> {
     /// If the network has no cost on the chip.
     pub fn float_cost(&self) -> Result<Cost> {
         let plain = self.compressor.outline_normalised(&Plan::identity(&self.compressor.layers), self.batch)?;
-        Ok(Cost {
-            latency_ms: predict(&extract(&plain.structured.model, &plain.shapes, &plain.precision), self.profile).latency_ms,
-            bytes: deployed_bytes(&plain.structured.model, &plain.precision),
-        })
+        Ok(Cost { latency_ms: predict(&plain.kernels(), self.profile).latency_ms, bytes: plain.bytes_on(self.profile) })
     }
 
     /// Rows of all options, not measured, made by so many threads; `each` hears how many of how many steps are done: first the order in which
@@ -61,7 +58,7 @@ impl For<'_> {
 
     fn row(&self, option: &Alone, float: Cost) -> Result<SensitivityRow> {
         let (outline, prediction) = predict_plan(self.compressor, &option.plan, self.profile, self.batch)?;
-        let bytes = deployed_bytes(&outline.structured.model, &self.profile.run_as(&outline.precision));
+        let bytes = outline.bytes_on(self.profile);
         let (mut precision, mut keep) = (None, None);
         let mut other = Treatment::NONE;
         match &option.axis.choice {

@@ -1,7 +1,7 @@
 //! A model file with the precisions that its layers are predicted in.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::Path,
 };
 
@@ -10,22 +10,24 @@ use crate::{
     device::{
         Conditions, Kernel, extract_under,
         fit::{Case, What, table::everywhere},
+        mark_sparse,
     },
     error::{Error, Result},
     graph::{
         Model,
         layer::Layers,
-        model::PRECISION_KEY,
+        model::{PRECISION_KEY, SPARSE_KEY},
         shape::{self, Pins, Shapes},
     },
     precision::Precision,
     space::limits,
 };
 
-/// A model and the precision of its nodes by name, FP16 where absent.
+/// A model, the precision of its nodes by name, FP16 where absent, and the nodes with 4:2 sparsity.
 pub(in crate::cli) struct Network {
     model: Model,
     precision: BTreeMap<String, Precision>,
+    sparse: BTreeSet<String>,
     pins: Pins,
 }
 
@@ -33,12 +35,11 @@ impl Network {
     /// Reads a float model, or one that gulliver compressed; `pins` fix the shapes of inputs.
     pub fn load(path: &Path, pins: Pins) -> Result<Self> {
         let model = Model::load(path)?;
-        let precision = match model.metadata(PRECISION_KEY) {
-            Some(text) => serde_json::from_str(text)
-                .map_err(|e| Error::model(&model.name, format!("its gulliver metadata is damaged: {e}"), "compress the model again"))?,
-            None => BTreeMap::new(),
-        };
-        Ok(Self { model, precision, pins })
+        let damaged =
+            |e: serde_json::Error| Error::model(&model.name, format!("its gulliver metadata is damaged: {e}"), "compress the model again");
+        let precision = model.metadata(PRECISION_KEY).map(serde_json::from_str).transpose().map_err(damaged)?.unwrap_or_default();
+        let sparse = model.metadata(SPARSE_KEY).map(serde_json::from_str).transpose().map_err(damaged)?.unwrap_or_default();
+        Ok(Self { model, precision, sparse, pins })
     }
 
     /// Reads a model to compare with: it may lack inputs that are pinned.
@@ -82,7 +83,9 @@ impl Network {
 
     /// The kernels at a batch.
     pub fn kernels(&self, batch: usize, conditions: Conditions) -> Result<Vec<Kernel>> {
-        Ok(extract_under(&self.model, &self.shapes(batch)?, &self.precision, conditions))
+        let mut kernels = extract_under(&self.model, &self.shapes(batch)?, &self.precision, conditions);
+        mark_sparse(&mut kernels, &self.sparse);
+        Ok(kernels)
     }
 
     /// The batch it really runs at when asked for one: its own where its first input has a fixed one.

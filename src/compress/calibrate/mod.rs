@@ -179,17 +179,22 @@ pub fn calibrate(
 
 /// Entries of a value that its histogram counts, at least: enough for 8,192 bins.
 const COUNTED: usize = 1 << 20;
-/// Columns for each number of a column that moments are measured by at most.
+/// Columns for each number of a column that moments of grouped convolutions are measured by at most.
 const COLUMNS: usize = 64;
+/// Multiply-adds that the moments of a layer may take, unless columns are so long that fewer than four came on each number.
+const WORK: usize = 400_000_000_000;
 
 /// Of how many entries of a value one is counted.
 fn thinning(shapes: &Shapes, value: &str, samples: usize) -> usize {
     (shapes.elements(value).unwrap_or(0) * samples / COUNTED).max(1)
 }
 
-/// Positions of a sample at which a layer's moments are measured: short columns need few.
+/// Positions of a sample at which a layer's moments are measured: long columns are dear, and of groups there are many.
 fn positions_of(windows: &Windows, most: usize, samples: usize) -> usize {
-    most.min((COLUMNS * windows.columns()).div_ceil(samples.max(1))).max(1)
+    let d = windows.columns().max(1);
+    let affordable = (WORK / (d * d)).max(4 * d);
+    let columns = if windows.groups > 1 { affordable.min(COLUMNS * d) } else { affordable };
+    most.min(columns.div_ceil(samples.max(1))).max(1)
 }
 
 fn not_finite(model: &str, value: &str, bad: f32) -> Error {

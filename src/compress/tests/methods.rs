@@ -10,7 +10,6 @@ use crate::{
         segment::Frontier,
     },
     graph::patch::Patch,
-    spec::{Balance, Method},
 };
 
 /// Two convolutions with a ReLU between them, and a third behind a sigmoid.
