@@ -71,6 +71,9 @@ impl Structure {
     }
 }
 
+/// Makes the new weights of a change.
+pub(super) type Rebuild<'a> = dyn Fn(&Change) -> Result<Arc<Rebuilt>> + 'a;
+
 /// The rewrite of a plan that removes the units `gone`. `rebuild` makes the new weights; a skeleton has none.
 ///
 /// # Errors
@@ -81,7 +84,7 @@ pub(super) fn structure(
     channels: &Channels,
     plan: &Plan,
     gone: &HashSet<usize>,
-    rebuild: Option<&dyn Fn(&Change) -> Result<Arc<Rebuilt>>>,
+    rebuild: Option<&Rebuild<'_>>,
 ) -> Result<Structure> {
     let mut patch = Patch::new("channels and ranks of a plan");
     let mut nodes: BTreeMap<usize, NodeProto> = BTreeMap::new();
@@ -217,7 +220,7 @@ fn share_again(layers: &Layers, plan: &Plan, model: &Model, patch: &mut Patch) {
 
 /// Whether a layer's weight is one matrix, with a row for each output channel.
 fn is_matrix(layer: &Layer) -> bool {
-    !layer.is_batched() && !(layer.op == LayerOp::ConvTranspose && layer.groups > 1)
+    !(layer.is_batched() || layer.op == LayerOp::ConvTranspose && layer.groups > 1)
 }
 
 fn kept_indices(units: &[Option<usize>], gone: &HashSet<usize>) -> Vec<usize> {

@@ -84,6 +84,9 @@ impl Geometry {
     }
 }
 
+/// Finds or makes the decomposition of a weight by channel, by the moments of its columns if they are given.
+pub type FindOrMake<'a> = dyn Fn(&Array2<f32>, Option<(&Gram, bool)>) -> Result<std::sync::Arc<LowRank>> + 'a;
+
 /// The parts of a weight (outputs × inputs·taps), each as such a matrix of its own, for a capped split. With moments of the columns they keep the
 /// outputs, else the weight. `low` finds or makes the decomposition of a group's weight by channel.
 ///
@@ -94,7 +97,7 @@ pub fn decompose(
     geometry: Geometry,
     split: Split,
     inputs: Option<(&Gram, bool)>,
-    low: &dyn Fn(&Array2<f32>, Option<(&Gram, bool)>) -> Result<std::sync::Arc<LowRank>>,
+    low: &FindOrMake<'_>,
 ) -> Result<Vec<Array2<f32>>> {
     let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     match split {

@@ -6,7 +6,7 @@
 use faer::{Mat, Side, linalg::solvers::Solve};
 use ndarray::Array2;
 
-use super::{Geometry, LowRank, averaged, low_rank::eigen};
+use super::{FindOrMake, Geometry, averaged, low_rank::eigen};
 use crate::{
     compress::{
         calibrate::{Block, Gram},
@@ -21,7 +21,7 @@ pub(super) fn split(
     geometry: Geometry,
     (input, output): (usize, usize),
     inputs: Option<(&Gram, bool)>,
-    low: &dyn Fn(&Array2<f32>, Option<(&Gram, bool)>) -> Result<std::sync::Arc<LowRank>>,
+    low: &FindOrMake<'_>,
 ) -> Result<Vec<Array2<f32>>> {
     let (taps, cin, cout) = (geometry.taps(), geometry.cin, geometry.cout);
     let input = input.min(cin);
