@@ -27,6 +27,7 @@ mod moments;
 mod patterns;
 mod sequence;
 mod splits;
+mod spread;
 
 fn runtime() -> Runtime {
     Runtime::start(&mut |_| ()).unwrap()

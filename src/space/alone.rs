@@ -99,6 +99,23 @@ mod tests {
     }
 
     #[test]
+    fn where_all_that_read_them_are_in_8_bits_channels_come_in_blocks_of_32() {
+        use crate::device::{Profile, extract};
+        let net = Net::new(&[-1, 192]).matmul("l0", "x", (192, 192)).matmul("l1", "l0", (192, 192)).matmul("l2", "l1", (192, 64));
+        let model = net.build("l2");
+        let shapes = shape::infer(&model, 1, &BTreeMap::new()).unwrap();
+        let layers = Layers::find(&model, &shapes);
+        let channels = Channels::analyse(&model, &layers, &shapes);
+        let target = Target::new(&Profile::load("ascend310p3").unwrap(), extract(&model, &shapes, &BTreeMap::new()));
+        let text = "- {layers: '*', precision: [int8], keep: [1.0, 0.75]}\n- {layers: l2, precision: [fp16, int8]}\n";
+        let rules: Vec<SpaceRule> = serde_yaml::from_str(text).unwrap();
+        let space = Space::new(&rules, (&model, &layers, &channels), &target, (Path::new("spec"), text)).unwrap();
+        let keeps: Vec<String> = space.axes.iter().filter(|a| a.describe(0).starts_with("keep")).map(|a| a.describe(1)).collect();
+        // 144 of 192 are read by l1 in 8 bits, hence 160 (blocks of 32: 4.5 rounds up); by l2 perhaps in FP16, hence 144.
+        assert_eq!(keeps, [format!("keep {}", 160.0 / 192.0), "keep 0.75".to_string()]);
+    }
+
+    #[test]
     fn methods_to_choose_from_are_no_options_of_their_own() {
         let (names, found) = alone(&["{layers: '*', precision: [fp16, int8], round: [nearest, gptq]}"]);
         assert_eq!(names, ["l0 int8", "l1 int8", "l2 int8"]);

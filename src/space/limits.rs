@@ -58,6 +58,16 @@ pub fn kept(units: usize, keep: f64) -> usize {
     rounded.clamp(1, units)
 }
 
+/// A share of a group's units at which a multiple of so many stay; the share itself where blocks of [`UNIT`] decide, and in small groups.
+pub fn snapped(group: &Group, keep: f64, multiple: usize) -> f64 {
+    let [units] = group.kinds.as_slice() else { return keep };
+    if keep >= 1.0 || multiple <= UNIT || units.len() <= 2 * multiple {
+        return keep;
+    }
+    let blocks = (units.len() as f64 * keep / multiple as f64).round() as usize;
+    (blocks.max(1) * multiple).min(units.len()) as f64 / units.len() as f64
+}
+
 /// Units that go at once where a number is searched for: a block of the cube, of small groups a quarter.
 pub const fn step(units: usize) -> usize {
     if units > 2 * UNIT {

@@ -11,7 +11,7 @@ mod candidate;
 pub mod limits;
 mod plan;
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 pub use alone::Alone;
 pub use axis::{Axis, Choice, Kind};
@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
     graph::{
         Model,
-        group::Channels,
+        group::{Channels, Group},
         layer::{Layer, Layers},
     },
     precision::Precision,
@@ -112,6 +112,8 @@ impl Space {
                     .filter(|k| group.layers.iter().all(|&l| keep[l].contains(&Keep(*k))))
                     .collect(),
             };
+            let multiple = space.multiple(g, group, channels, target);
+            options.iter_mut().for_each(|k| *k = limits::snapped(group, *k, multiple));
             options.sort_by(|a, b| b.total_cmp(a));
             options.dedup_by_key(|k| limits::kept_in_group(group, *k));
             options.retain(|&k| k == 1.0 || limits::kept_in_group(group, k) < group.units());
@@ -135,6 +137,21 @@ impl Space {
             _ => None,
         });
         of_axis.unwrap_or(self.fixed.treatments[l].1.precision)
+    }
+
+    /// Multiple in which the channels of a group come: that of a block in the mildest format in which they are read.
+    fn multiple(&self, g: usize, group: &Group, channels: &Channels, target: &Target) -> usize {
+        let units: BTreeSet<usize> = group.kinds.iter().flatten().copied().collect();
+        let reads = |l: &usize| channels.columns[*l].iter().flatten().any(|u| units.contains(u));
+        let mildest = |l: usize| {
+            let axis = self.axes.iter().find_map(|a| match &a.choice {
+                Choice::Precision(at, options) if *at == l => options.first().copied(),
+                _ => None,
+            });
+            axis.unwrap_or(self.fixed.treatments[l].1.precision)
+        };
+        debug_assert_eq!(self.groups[g], group.layers);
+        (0..channels.columns.len()).filter(reads).map(|l| target.channel_multiple(mildest(l))).min().unwrap_or(limits::UNIT)
     }
 
     /// The methods of a layer that has an integer precision among its options; the first listed counts as the mildest.
