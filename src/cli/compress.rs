@@ -17,7 +17,7 @@ use crate::{
     evaluate::predict_plan,
     graph::layer::Layers,
     space::{Build, Plan, limits},
-    spec::{QuantizeSpec, StructureSpec, parse_yaml},
+    spec::{QuantizeSpec, Spec, StructureSpec, parse_yaml},
     study,
 };
 
@@ -89,17 +89,21 @@ impl Compress {
         let mut compressor = Compressor::load(&runtime, &self.model, &pins)?;
         compressor.require_layers()?;
         compressor.require_runnable()?;
-        let (mut plan, share) = Plan::load(&self.plan, &compressor.model, &compressor.layers, &compressor.channels)?;
+        let (mut plan, written) = Plan::load(&self.plan, &compressor.model, &compressor.layers, &compressor.channels)?;
         let (data, _, spec) = self.data.open(&compressor.model, &pins, Which::Calibration)?;
         let given = self.quantize.as_ref().map(|text| parse_yaml::<QuantizeSpec>(&PathBuf::from("--quantize"), text)).transpose()?;
         compressor.quantize = given.or(spec.as_ref().map(|s| s.quantize)).unwrap_or_default();
         let given = self.structure.as_ref().map(|text| parse_yaml::<StructureSpec>(&PathBuf::from("--structure"), text)).transpose()?;
         compressor.structure = given.or(spec.as_ref().map(|s| s.structure)).unwrap_or_default();
-        let device = self.device.clone().map(|name| (name, self.batch)).or(spec.map(|s| (s.device.name, s.device.batch)));
+        let device = self.device.clone().map(|name| (name, self.batch)).or(spec.as_ref().map(|s| (s.device.name.clone(), s.device.batch)));
         let samples = data.len();
+        let share = written.channels;
         let reduces = share.is_some() || plan.changes_structure();
+        // With a study's spec the moments are the study's, whatever this plan needs.
+        let of_study = spec.as_ref().map_or(0, Spec::positions);
         let positions =
-            if reduces { compressor.quantize.positions.max(compressor.structure.positions) } else { compressor.quantize.positions };
+            if reduces { compressor.quantize.positions.max(compressor.structure.positions) } else { compressor.quantize.positions }
+                .max(of_study);
         let widest = if reduces { Effort::WIDEST } else { compressor.widest_moments(&plan) };
         let effort = Effort { threads: self.jobs.unwrap_or_else(cores), max_memory: self.max_memory.0, positions, widest };
         let begun = Instant::now();
@@ -108,7 +112,7 @@ impl Compress {
         if let Some(share) = share {
             plan = self.spread(&compressor, &plan, share, device.as_ref())?;
         }
-        let bytes = compressor.compress(&plan, if self.parallel { Build::Parallel } else { Build::Sequential })?;
+        let bytes = compressor.compress(&plan, if self.parallel { Build::Parallel } else { written.build.unwrap_or(Build::Sequential) })?;
         study::write_atomically(&self.out, &bytes)?;
         let size = |plan: &Plan| compressor.outline(plan, 1).map(|o| deployed_bytes(&o.structured.model, &o.precision));
         let (before, after) = (size(&Plan::identity(&compressor.layers))?, size(&plan)?);

@@ -102,7 +102,7 @@ fn write_result(folder: &Folder, evaluator: &Evaluator, history: &[Trial], summa
     for point in &summary.front {
         let Some(trial) = history.get(point.trial) else { continue };
         let plan = setup.space.plan(&trial.candidate);
-        study::write_atomically(&folder.plan(point.trial), plan.to_yaml()?.as_bytes())?;
+        study::write_atomically(&folder.plan(point.trial), plan.to_yaml_built(trial.origin.build())?.as_bytes())?;
         let model = folder.model(point.trial);
         study::write_atomically(&model, &setup.compressor.compress(&plan, trial.origin.build())?)?;
         if summary.chosen == Some(point.trial) {

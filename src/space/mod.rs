@@ -17,7 +17,7 @@ pub use alone::Alone;
 pub use axis::{Axis, Choice, Kind};
 pub use build::Build;
 pub use candidate::Candidate;
-pub use plan::{Plan, Treatment, unmatched};
+pub use plan::{Plan, Treatment, Written, unmatched};
 
 use crate::{
     device::{Split, Target},

@@ -12,7 +12,7 @@ use crate::{
     spec::{Form, Keep, Method, Patterns, PlanRule, Rank, Sparsity, line_of, parse_yaml},
 };
 
-use super::limits;
+use super::{Build, limits};
 
 /// What is done to one layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,8 +88,20 @@ struct PlanFile {
     /// Share of all channels that stays, spread over the groups that no rule cuts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     channels: Option<Keep>,
+    /// How the network is to be built, if it matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    build: Option<Build>,
     #[serde(default)]
     treatments: Vec<PlanRule>,
+}
+
+/// What a plan file says besides treatments.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Written {
+    /// Share of all channels that is to be spread over the groups that the plan does not cut.
+    pub channels: Option<f64>,
+    /// How the network is to be built.
+    pub build: Option<Build>,
 }
 
 impl Plan {
@@ -113,12 +125,11 @@ impl Plan {
         self.treatments.iter().map(|(n, t)| (n.as_str(), t)).collect()
     }
 
-    /// Reads a plan file: rules in order, later ones win. Beside the plan, the share of all channels that the file leaves to be spread
-    /// over the groups that it does not cut, if it does.
+    /// Reads a plan file: rules in order, later ones win. Beside the plan, what else the file says.
     ///
     /// # Errors
     /// If the file is malformed, a pattern matches no layer, or a layer cannot be treated as asked.
-    pub fn load(path: &Path, model: &Model, layers: &Layers, channels: &Channels) -> Result<(Self, Option<f64>)> {
+    pub fn load(path: &Path, model: &Model, layers: &Layers, channels: &Channels) -> Result<(Self, Written)> {
         let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
         let file: PlanFile = parse_yaml(path, &text)?;
         let mut plan = Self::identity(layers);
@@ -144,7 +155,7 @@ impl Plan {
             treatment.split = limits::split(model, layer, form, rank)?;
         }
         plan.check(layers, channels)?;
-        Ok((plan, file.channels.map(|k| k.0)))
+        Ok((plan, Written { channels: file.channels.map(|k| k.0), build: file.build }))
     }
 
     /// Checks that every layer can be treated as the plan asks.
@@ -209,6 +220,18 @@ impl Plan {
     /// # Errors
     /// Only if YAML cannot hold it, which would be a bug.
     pub fn to_yaml(&self) -> Result<String> {
+        self.to_file(None)
+    }
+
+    /// The same, with how the network was built where that makes a difference.
+    ///
+    /// # Errors
+    /// As [`Plan::to_yaml`].
+    pub fn to_yaml_built(&self, build: Build) -> Result<String> {
+        self.to_file(self.changes_structure().then_some(build))
+    }
+
+    fn to_file(&self, build: Option<Build>) -> Result<String> {
         let treatments = self
             .treatments
             .iter()
@@ -232,7 +255,7 @@ impl Plan {
                 balance: t.method.balance,
             })
             .collect();
-        serde_yaml::to_string(&PlanFile { channels: None, treatments })
+        serde_yaml::to_string(&PlanFile { channels: None, build, treatments })
             .map_err(|e| Error::Internal(format!("the plan cannot be written: {e}")))
     }
 }

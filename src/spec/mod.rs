@@ -57,6 +57,19 @@ pub struct Spec {
     pub search: SearchSpec,
 }
 
+impl Spec {
+    /// Positions of a sample that moments are measured at: more where the space lets channels, ranks or weights go, since weights are fitted by them.
+    pub fn positions(&self) -> usize {
+        let reduces = |r: &SpaceRule| {
+            let keep = r.keep.iter().flatten().any(|k| k.0 < 1.0);
+            let rank = r.rank.iter().flatten().any(|r| *r != Rank::Full);
+            keep || rank || r.sparsity.iter().flatten().any(|s| *s != Sparsity::None)
+        };
+        let reduces = self.space.iter().any(reduces);
+        if reduces { self.quantize.positions.max(self.structure.positions) } else { self.quantize.positions }
+    }
+}
+
 /// Samples and how they become the network's input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -128,7 +128,7 @@ impl Bench {
         let store = folder.map(|f| self.store(f, data, max_memory)).transpose()?;
         let Self { spec, mut compressor, profile, space, runtime } = self;
         observe.event(Event::Preparing { what: "calibrating the float model" });
-        let effort = Effort { threads: jobs, max_memory, positions: positions(&spec, &space), widest: Effort::WIDEST };
+        let effort = Effort { threads: jobs, max_memory, positions: spec.positions(), widest: Effort::WIDEST };
         compressor.calibrate(Arc::clone(&data.calibration), data.calibration.len(), effort, store.as_ref())?;
         if let Some(folder) = folder {
             compressor.keep_in(&Shelf { folder: folder.options(), writes: keeps_options });
@@ -158,7 +158,7 @@ impl Bench {
             input,
             format!("{:?}", self.spec.shapes),
             data.calibration.len().to_string(),
-            positions(&self.spec, &self.space).to_string(),
+            self.spec.positions().to_string(),
             max_memory.to_string(),
         ];
         Ok(Store { path: folder.calibration(), key: sha256(parts.join("\n").as_bytes()) })
@@ -266,12 +266,6 @@ fn layer_rows(compressor: &Compressor, profile: &Profile, batch: usize, plan: &P
         }
     });
     Ok(rows.collect())
-}
-
-/// Positions of a sample that moments are measured at: more where weights are fitted by them.
-fn positions(spec: &Spec, space: &Space) -> usize {
-    let reduces = space.alone().iter().any(|o| o.plan.changes_structure());
-    if reduces { spec.quantize.positions.max(spec.structure.positions) } else { spec.quantize.positions }
 }
 
 /// Opens a source of samples for a model's inputs, cut to the number of samples it asks for.

@@ -30,11 +30,15 @@ fn what_is_there_twice_goes_first_where_all_costs_the_same() {
 }
 
 #[test]
-fn a_group_that_saves_much_goes_before_one_that_saves_little() {
+fn it_costs_no_more_than_the_same_share_of_every_group() {
     let c = chain();
-    let dear = |p: &Plan| Ok(left(&c, p).iter().zip([1e6, 1e-6]).map(|(&n, w)| n as f64 * w).sum());
-    let plan = c.spread(&Plan::identity(&c.layers), 14.0 / 16.0, &dear).unwrap();
-    assert_eq!(left(&c, &plan), [6, 8]);
+    // The first group is dear, and what is there twice in the second goes for nothing.
+    let cost = |p: &Plan| Ok(left(&c, p).iter().zip([10.0, 1.0]).map(|(&n, w)| n as f64 * w).sum());
+    let plan = c.spread(&Plan::identity(&c.layers), 0.75, &cost).unwrap();
+    assert_eq!(left(&c, &plan), [6, 6]);
+    let cheap = |p: &Plan| Ok(left(&c, p).iter().zip([1.0, 10.0]).map(|(&n, w)| n as f64 * w).sum());
+    let plan = c.spread(&Plan::identity(&c.layers), 0.75, &cheap).unwrap();
+    assert_eq!(left(&c, &plan), [8, 4]);
 }
 
 #[test]
