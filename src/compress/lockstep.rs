@@ -24,6 +24,8 @@ use crate::graph::{Index, Model, layer::Layer};
 
 /// Times that a fit in front of a ReLU is made again with what the ReLU lets through.
 const RECTIFIED: usize = 3;
+/// Bytes of columns and outputs that are kept from one fit of a layer to the next; more are read again.
+const KEPT: usize = 256 << 20;
 
 /// What a layer was fitted to.
 pub(super) struct Fitted {
@@ -77,10 +79,14 @@ pub(super) fn fit(frontier: &Frontier<'_>, wanted: &Wanted<'_>) -> Option<Fitted
     let mut moments = Collector::new(treated.clone(), wanted.positions, treated.columns().max(1));
     let mut sums = Sums::new(wanted);
     let mut first = 0;
+    let (mut kept, mut bytes) = (Vec::new(), 0);
     for b in 0..frontier.batches.len() {
+        let begin = first;
         let seen = seen(frontier, wanted, b, &mut first)?;
         moments.push(&seen.x);
-        sums.add(&seen, wanted);
+        sums.add(&seen.x, &seen.y, treated);
+        bytes += seen.bytes();
+        kept.push((begin, Some(seen).filter(|_| wanted.rectified.is_some() && bytes <= KEPT)));
     }
     let gram = moments.finish();
     if gram.count == 0 {
@@ -90,11 +96,16 @@ pub(super) fn fit(frontier: &Frontier<'_>, wanted: &Wanted<'_>) -> Option<Fitted
     for _ in 0..if wanted.rectified.is_some() { RECTIFIED } else { 0 } {
         let shift: Vec<f64> = mean.iter().zip(mean_output(&weight, &gram)).map(|(wanted, given)| wanted - given).collect();
         let mut sums = Sums::new(wanted);
-        let mut first = 0;
-        for b in 0..frontier.batches.len() {
-            let mut seen = seen(frontier, wanted, b, &mut first)?;
-            seen.relax(wanted, &weight, &shift);
-            sums.add(&seen, wanted);
+        for (b, (begin, kept)) in kept.iter().enumerate() {
+            let again;
+            let seen = match kept {
+                Some(kept) => kept,
+                None => {
+                    again = seen(frontier, wanted, b, &mut begin.clone())?;
+                    &again
+                }
+            };
+            sums.add(&seen.x, &seen.relaxed(treated, &weight, &shift), treated);
         }
         (weight, mean) = sums.solve(&gram, wanted)?;
     }
@@ -124,8 +135,7 @@ fn seen(frontier: &Frontier<'_>, wanted: &Wanted<'_>, b: usize, first: &mut u64)
         let w: Vec<f32> = wanted.weight.rows().into_iter().skip(g * rows).take(rows).flat_map(|r| r.to_vec()).collect();
         let w = MatRef::from_row_major_slice(&w, rows, float.columns());
         let mut y = Mat::<f32>::zeros(n, rows);
-        let x = columns(&before, n, of_group(g), float);
-        matmul(y.rb_mut(), Accum::Replace, x.as_ref(), w.transpose(), 1.0, Par::Seq);
+        matmul(y.rb_mut(), Accum::Replace, columns(&before, n, of_group(g), float), w.transpose(), 1.0, Par::Seq);
         let mut extra = Mat::from_fn(n, rows, |_, r| wanted.rectified.and_then(|b| b.get(g * rows + r)).copied().unwrap_or(0.0));
         if let Some((plain, other)) = beside {
             for (i, &(sample, position)) in at.iter().enumerate() {
@@ -144,33 +154,36 @@ fn seen(frontier: &Frontier<'_>, wanted: &Wanted<'_>, b: usize, first: &mut u64)
 }
 
 /// The columns of a group (samples × columns).
-fn columns(values: &[f32], n: usize, group: usize, windows: &Windows) -> Mat<f32> {
+fn columns<'a>(values: &'a [f32], n: usize, group: usize, windows: &Windows) -> MatRef<'a, f32> {
     let (width, all) = (windows.columns(), windows.groups * windows.columns());
-    Mat::from_fn(n, width, |i, j| values[i * all + group * width + j])
+    MatRef::from_row_major_slice(values, n, all).subcols(group * width, width)
 }
 
 impl Seen {
-    /// Where a ReLU makes nothing of an output in float, any value that it makes nothing of is as good: what the fitted weight gives, if that is
-    /// below zero, else zero (Zhang et al. 2015, arXiv 1505.06798, solve the same problem with a penalty).
-    fn relax(&mut self, wanted: &Wanted<'_>, weight: &Array2<f32>, shift: &[f64]) {
-        let treated = wanted.windows.1;
-        for (g, (y, added)) in self.y.iter_mut().zip(&self.added).enumerate() {
+    fn bytes(&self) -> usize {
+        let outputs = self.y.iter().chain(&self.added).map(|m| m.nrows() * m.ncols()).sum::<usize>();
+        (self.x.len() + outputs) * size_of::<f32>()
+    }
+
+    /// The wanted outputs where a ReLU follows. What it makes nothing of in float may be any value that it makes nothing of: what the fitted
+    /// weight gives, if that is below zero, else zero (Zhang et al. 2015, arXiv 1505.06798, solve the same problem with a penalty).
+    fn relaxed(&self, treated: &Windows, weight: &Array2<f32>, shift: &[f64]) -> Vec<Mat<f32>> {
+        let relaxed = |(g, (y, added)): (usize, (&Mat<f32>, &Mat<f32>))| {
             let (n, rows) = (y.nrows(), y.ncols());
             let w: Vec<f32> = weight.rows().into_iter().skip(g * rows).take(rows).flat_map(|r| r.to_vec()).collect();
             let mut given = Mat::<f32>::zeros(n, rows);
-            let x = columns(&self.x, n, g, treated);
             let w = MatRef::from_row_major_slice(&w, rows, treated.columns());
-            matmul(given.rb_mut(), Accum::Replace, x.as_ref(), w.transpose(), 1.0, Par::Seq);
+            matmul(given.rb_mut(), Accum::Replace, columns(&self.x, n, g, treated), w.transpose(), 1.0, Par::Seq);
             for r in 0..rows {
                 let shift = shift[g * rows + r] as f32;
                 for i in 0..n {
-                    let extra = added[(i, r)];
-                    if y[(i, r)] + extra <= 0.0 {
-                        y[(i, r)] = (given[(i, r)] + shift + extra).min(0.0) - extra;
-                    }
+                    let (y, extra) = (y[(i, r)], added[(i, r)]);
+                    given[(i, r)] = if y + extra <= 0.0 { (given[(i, r)] + shift + extra).min(0.0) - extra } else { y };
                 }
             }
-        }
+            given
+        };
+        self.y.iter().zip(&self.added).enumerate().map(relaxed).collect()
     }
 }
 
@@ -188,13 +201,12 @@ impl Sums {
         Self { cross: Array2::zeros((outputs, wanted.windows.1.columns())), mean: vec![0.0; outputs] }
     }
 
-    fn add(&mut self, seen: &Seen, wanted: &Wanted<'_>) {
-        let treated = wanted.windows.1;
-        for (g, y) in seen.y.iter().enumerate() {
+    /// Adds columns of the treated network's input and, for each group, the outputs wanted of them (columns × outputs).
+    fn add(&mut self, x: &[f32], wanted: &[Mat<f32>], treated: &Windows) {
+        for (g, y) in wanted.iter().enumerate() {
             let (n, rows) = (y.nrows(), y.ncols());
             let mut product = Mat::<f32>::zeros(rows, treated.columns());
-            let x = columns(&seen.x, n, g, treated);
-            matmul(product.rb_mut(), Accum::Replace, y.transpose(), x.as_ref(), 1.0, Par::Seq);
+            matmul(product.rb_mut(), Accum::Replace, y.transpose(), columns(x, n, g, treated), 1.0, Par::Seq);
             for r in 0..rows {
                 self.mean[g * rows + r] += y.col(r).iter().map(|&v| f64::from(v)).sum::<f64>();
                 (0..treated.columns()).for_each(|c| self.cross[[g * rows + r, c]] += f64::from(product[(r, c)]));
