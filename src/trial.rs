@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::space::{Build, Candidate};
+use crate::space::Candidate;
 
 /// What a plan costs on the device, known without running a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Cost {
     /// Weights, biases and scales as the chip stores them, bytes.
     pub bytes: u64,
 }
+
+/// Latency (ms) and bytes of one part of a network.
+pub type Part = [f64; 2];
 
 /// A metric measured on samples, against the float model on the same samples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -28,6 +31,9 @@ pub struct Score {
     pub drop_low: Option<f64>,
     /// Upper end of the interval.
     pub drop_high: Option<f64>,
+    /// Mean distance of the first output from the float model's, without labels: the Kullback-Leibler divergence of the classes' probabilities (nats),
+    /// for other outputs ‖y − y′‖² / ‖y‖². None for a command metric.
+    pub distance: Option<f64>,
     /// Samples seen.
     pub samples: usize,
 }
@@ -57,7 +63,14 @@ pub enum Outcome {
         /// The device's side.
         cost: Cost,
     },
-    /// The statistics settled it before every sample was run.
+    /// As many samples were run as were asked for, but not all.
+    Sampled {
+        /// The metric so far.
+        score: Score,
+        /// The device's side.
+        cost: Cost,
+    },
+    /// The statistics settled it before the samples asked for were run.
     Stopped {
         /// The metric so far.
         score: Score,
@@ -86,20 +99,12 @@ pub enum Origin {
     Baseline,
     /// The search strategy.
     Search,
-    /// The refinement of the search's front, after the search.
-    Refine,
-    /// The rollback, after the refinement.
+    /// What leads the search's front meets more samples, up to all.
+    Certify,
+    /// The rollback: a step back from a point over the budget.
     Rollback,
-}
-
-impl Origin {
-    /// How the network of such a trial is built: the search compares many by the cheap way, what follows it builds few by the accurate one.
-    pub const fn build(self) -> Build {
-        match self {
-            Self::Baseline | Self::Search => Build::Parallel,
-            Self::Refine | Self::Rollback => Build::Sequential,
-        }
-    }
+    /// A step forward from a point within the budget.
+    Spend,
 }
 
 /// A candidate and its outcome.
@@ -108,10 +113,18 @@ impl Origin {
 pub struct Trial {
     /// Position in the journal, from 0.
     pub trial: usize,
+    /// Trials asked for together are of one round; counted from 0, the baseline's.
+    pub round: usize,
     /// Who proposed it.
     pub origin: Origin,
     /// The proposal.
     pub candidate: Candidate,
+    /// Drop that was predicted from what other candidates were measured at, if the strategy predicts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<f64>,
+    /// The trial that it is a step from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<usize>,
     /// What became of it.
     pub outcome: Outcome,
 }
@@ -128,7 +141,7 @@ impl Outcome {
     /// Score and cost of a candidate that met at least some samples.
     pub fn scored(&self) -> Option<(&Score, &Cost)> {
         match self {
-            Self::Measured { score, cost } | Self::Stopped { score, cost } => Some((score, cost)),
+            Self::Measured { score, cost } | Self::Sampled { score, cost } | Self::Stopped { score, cost } => Some((score, cost)),
             _ => None,
         }
     }
@@ -136,16 +149,17 @@ impl Outcome {
     /// Cost, unless the candidate failed.
     pub fn cost(&self) -> Option<&Cost> {
         match self {
-            Self::Measured { cost, .. } | Self::Stopped { cost, .. } | Self::Rejected { cost, .. } => Some(cost),
+            Self::Measured { cost, .. } | Self::Sampled { cost, .. } | Self::Stopped { cost, .. } | Self::Rejected { cost, .. } => {
+                Some(cost)
+            }
             Self::Failed { .. } => None,
         }
     }
 }
 
-/// For every candidate the one trial that counts, in the order of the trials: the last that met every sample, else the last that met
-/// some, else the last. A later trial of a candidate is built more accurately than an earlier one.
+/// For every candidate the one trial that counts, in the order of the trials: that which met most samples, the last of these.
 pub fn counting<'a>(trials: impl IntoIterator<Item = &'a Trial>) -> Vec<&'a Trial> {
-    let known = |t: &Trial| (t.outcome.measured().is_some(), t.outcome.scored().is_some());
+    let known = |t: &Trial| t.outcome.scored().map_or(0, |(s, _)| s.samples);
     let mut place: HashMap<&Candidate, usize> = HashMap::new();
     let mut kept: Vec<&Trial> = Vec::new();
     for trial in trials {
@@ -166,22 +180,25 @@ pub fn counting<'a>(trials: impl IntoIterator<Item = &'a Trial>) -> Vec<&'a Tria
 mod tests {
     use super::*;
 
-    fn trial(trial: usize, origin: Origin, candidate: u16, outcome: Outcome) -> Trial {
-        Trial { trial, origin, candidate: Candidate(vec![candidate]), outcome }
+    fn trial(trial: usize, candidate: u16, outcome: Outcome) -> Trial {
+        Trial { trial, round: trial, origin: Origin::Search, candidate: Candidate(vec![candidate]), predicted: None, from: None, outcome }
     }
 
     #[test]
-    fn of_the_trials_of_a_candidate_the_last_that_met_most_counts() {
-        let score = Score { accuracy: 0.9, drop: 0.0, drop_low: None, drop_high: None, samples: 1 };
+    fn of_the_trials_of_a_candidate_the_last_that_met_most_samples_counts() {
         let cost = Cost { latency_ms: 1.0, bytes: 1 };
-        let (measured, stopped) = (|| Outcome::Measured { score, cost }, || Outcome::Stopped { score, cost });
+        let score = |samples| Score { accuracy: 0.9, drop: 0.0, drop_low: None, drop_high: None, distance: None, samples };
+        let measured = || Outcome::Measured { score: score(10), cost };
+        let after = |samples| Outcome::Stopped { score: score(samples), cost };
+        let failed = Outcome::Failed { reason: "why".into() };
         let all = [
-            trial(0, Origin::Search, 7, measured()),
-            trial(1, Origin::Search, 8, stopped()),
-            trial(2, Origin::Search, 9, measured()),
-            trial(3, Origin::Refine, 7, measured()),
-            trial(4, Origin::Refine, 9, Outcome::Failed { reason: "why".into() }),
-            trial(5, Origin::Rollback, 8, stopped()),
+            trial(0, 7, measured()),
+            trial(1, 8, after(5)),
+            trial(2, 9, measured()),
+            trial(3, 7, measured()),
+            trial(4, 9, failed),
+            trial(5, 8, Outcome::Sampled { score: score(6), cost }),
+            trial(6, 8, after(4)),
         ];
         assert_eq!(counting(&all).iter().map(|t| t.trial).collect::<Vec<_>>(), [2, 3, 5]);
     }

@@ -9,8 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     data::Metric,
-    search::rollback::holds,
-    spec::Spec,
+    search::{additive::Expected, holds},
+    spec::{Constraints, Spec},
     study::{Bench, Clock, Event, Folder, Observe},
     trial::{Origin, Trial, counting},
 };
@@ -18,12 +18,17 @@ use crate::{
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
+/// Lines of the expected front.
+const EXPECTED_LINES: usize = 6;
+/// Drop up to which it is shown, in shares of the float model's metric.
+const EXPECTED_DROP: f64 = 0.1;
+
 /// What a study is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Searching,
-    Refining,
-    RollingBack,
+    Certifying,
+    Stepping,
 }
 
 /// What the user sees while a study runs.
@@ -32,6 +37,7 @@ pub struct Progress {
     trials: usize,
     time: Option<f64>,
     budget: Option<f64>,
+    constraints: Constraints,
     points: bool,
     begun: Instant,
     resumed_at: usize,
@@ -81,7 +87,8 @@ impl Progress {
             bar,
             trials: spec.search.trials,
             time: spec.search.time.map(|t| t.0),
-            budget: spec.constraints.accuracy_drop.map(|d| d.0),
+            budget: None,
+            constraints: spec.constraints.clone(),
             points: matches!(spec.metric, Metric::Top1 | Metric::Top5 | Metric::Agreement),
             begun: Instant::now(),
             resumed_at: searched(history),
@@ -128,10 +135,27 @@ impl Progress {
         }
     }
 
+    /// The front that is expected, every fifth of it a line.
+    fn show_expected(&mut self, points: &[Expected], history: &[Trial]) {
+        let Some((score, cost)) = history.first().and_then(|t| t.outcome.measured()) else { return };
+        let within: Vec<&Expected> = points.iter().filter(|p| p.drop <= EXPECTED_DROP * score.accuracy.abs().max(1e-9)).collect();
+        let mut lines = vec!["expected front (predicted, nothing measured yet): latency of float's, drop".to_string()];
+        let step = within.len().div_ceil(EXPECTED_LINES).max(1);
+        for point in within.iter().step_by(step) {
+            let drop = if self.points { format!("{:.2} points", 100.0 * point.drop) } else { format!("{:.4}", point.drop) };
+            lines.push(format!("  {:.2} x  {drop}", point.latency_ms / cost.latency_ms));
+        }
+        let text = lines.join("\n");
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
     fn best(&self, history: &[Trial]) -> String {
         let Some(float) = history.first().and_then(|t| t.outcome.measured()).map(|(_, c)| c.latency_ms) else { return String::new() };
         let compressed = counting(history).into_iter().filter(|t| t.origin != Origin::Baseline);
-        let within: Vec<_> = compressed.filter_map(|t| t.outcome.measured().map(|(s, c)| (t.trial, s, c))).collect();
+        let within: Vec<_> = compressed.filter_map(|t| t.outcome.scored().map(|(s, c)| (t.trial, s, c))).collect();
         let best = |sure: bool| {
             let ok = within.iter().filter(|(_, s, _)| self.budget.is_none_or(|b| if sure { holds(s, b) } else { s.drop <= b }));
             ok.min_by(|a, b| a.2.latency_ms.total_cmp(&b.2.latency_ms))
@@ -147,6 +171,8 @@ impl Observe for Progress {
         match event {
             Event::Preparing { what } => self.say(format!("{what} …"), true),
             Event::Trial { history, .. } => {
+                let float = history.first().and_then(|t| t.outcome.measured()).map(|(score, _)| score.accuracy);
+                self.budget = self.constraints.budget(float.unwrap_or(0.0));
                 let done = searched(history);
                 if let Some(bar) = &self.bar {
                     bar.set_position(done as u64);
@@ -154,8 +180,8 @@ impl Observe for Progress {
                 let left = self.left(done).map_or_else(String::new, |s| format!(", about {} left", minutes(s)));
                 let best = self.best(history);
                 let text = match (self.phase, self.bar.is_some()) {
-                    (Phase::Refining, _) => format!("refining the front; {best}"),
-                    (Phase::RollingBack, _) => format!("rolling back; {best}"),
+                    (Phase::Certifying, _) => format!("certifying the front; {best}"),
+                    (Phase::Stepping, _) => format!("steps around the budget; {best}"),
                     (Phase::Searching, true) => format!("{best}{left}"),
                     (Phase::Searching, false) => format!("trial {done} of {}; {best}{left}", self.trials),
                 };
@@ -170,16 +196,20 @@ impl Observe for Progress {
                     }
                 }
             }
-            Event::Refining { points } => {
-                self.phase = Phase::Refining;
+            Event::Expected { points, history } => self.show_expected(points, history),
+            Event::Certifying { points, samples } => {
+                self.phase = Phase::Certifying;
                 let what = if points == 1 { "point" } else { "points" };
-                self.say(format!("refining {points} {what} of the front"), true);
+                self.say(format!("certifying {points} {what} of the front on {samples} samples"), true);
             }
-            Event::RollingBack { axis, step } => {
-                let first = self.phase != Phase::RollingBack;
-                self.phase = Phase::RollingBack;
-                let (from, to) = (axis.describe(usize::from(step.from)), axis.describe(usize::from(step.from) - 1));
-                self.say(format!("rolling back {}: {from} to {to}", axis.name), first);
+            Event::Stepping { axis, step } => {
+                let first = self.phase != Phase::Stepping;
+                self.phase = Phase::Stepping;
+                let (from, to) = (axis.describe(usize::from(step.from)), axis.describe(usize::from(step.to)));
+                self.say(
+                    format!("a step {}: {} from {from} to {to}", if step.to < step.from { "back" } else { "forward" }, axis.name),
+                    first,
+                );
             }
         }
     }

@@ -32,8 +32,8 @@ struct Standing {
     stopped_early: usize,
     rejected_by_limit: usize,
     failed: Vec<String>,
-    refined: usize,
-    rollback_steps: usize,
+    certifying: usize,
+    steps: usize,
     seconds: f64,
     chosen: Option<usize>,
 }
@@ -60,8 +60,8 @@ impl Status {
                     |t| if let Outcome::Failed { reason } = &t.outcome { Some(format!("trial {}: {reason}", t.trial)) } else { None },
                 )
                 .collect(),
-            refined: count(|t| t.origin == Origin::Refine),
-            rollback_steps: count(|t| t.origin == Origin::Rollback),
+            certifying: count(|t| t.origin == Origin::Certify),
+            steps: count(|t| matches!(t.origin, Origin::Rollback | Origin::Spend)),
             seconds: folder.clock().seconds,
             chosen: summary.as_ref().and_then(|s| s.chosen),
         };
@@ -70,13 +70,8 @@ impl Status {
             return Ok(Done::Well);
         }
         println!(
-            "{}: {} of {} trials, {} points refined, {} rollback steps, {:.0} s so far",
-            standing.study,
-            standing.search_trials,
-            standing.search_trials_asked,
-            standing.refined,
-            standing.rollback_steps,
-            standing.seconds
+            "{}: {} of at most {} search trials, {} to certify, {} steps back or forth, {:.0} s so far",
+            standing.study, standing.search_trials, standing.search_trials_asked, standing.certifying, standing.steps, standing.seconds
         );
         println!(
             "{} measured in full, {} stopped early, {} rejected by a limit, {} failed",

@@ -10,8 +10,10 @@ use clap::Args;
 use super::{Done, Memory, catch_interrupt, cores, print_json, progress::Progress, shown, start_runtime};
 use crate::{
     error::Result,
-    evaluate::Evaluator,
+    evaluate::{Evaluator, Objective},
     report,
+    search::Tables,
+    space::Build,
     spec::{Seconds, Spec},
     study::{self, Bench, Clock, Folder, Journal, Settings, Stop, Summary, Verdict},
     trial::Trial,
@@ -65,12 +67,21 @@ impl Tune {
         let jobs = self.jobs.unwrap_or_else(cores).max(1);
         let old = folder.clock();
         let mut progress = Progress::begin(&spec, &bench, &history, (data.validation.len(), jobs), old.seconds);
+        let key = bench.tables_key(&data)?;
         let evaluator = bench.prepare(&data, (jobs, self.max_memory.0), Some(&folder), false, &mut progress)?;
         let pass = if old.baseline_pass_seconds > 0.0 { old.baseline_pass_seconds } else { evaluator.baseline_seconds() };
         let clock = || Clock { seconds: old.seconds + started.elapsed().as_secs_f64(), baseline_pass_seconds: pass };
-        let settings =
-            Settings { search: &spec.search, constraints: &spec.constraints, jobs, spent: clock().seconds, interrupt: &interrupt };
         progress.keep_time(folder.clone(), clock());
+        let tables = study::tables(&evaluator, jobs, &interrupt, Some((&folder.tables(), &key)), &mut progress)?;
+        let tables = tables.unwrap_or_else(|| Tables::unknown(evaluator.space()));
+        let settings = Settings {
+            search: &spec.search,
+            constraints: &spec.constraints,
+            tables: &tables,
+            jobs,
+            spent: clock().seconds,
+            interrupt: &interrupt,
+        };
         let stop = study::run(&evaluator, &settings, &mut journal, &mut history, &mut progress)?;
         progress.end();
         folder.write_clock(clock())?;
@@ -102,9 +113,9 @@ fn write_result(folder: &Folder, evaluator: &Evaluator, history: &[Trial], summa
     for point in &summary.front {
         let Some(trial) = history.get(point.trial) else { continue };
         let plan = setup.space.plan(&trial.candidate);
-        study::write_atomically(&folder.plan(point.trial), plan.to_yaml_built(trial.origin.build())?.as_bytes())?;
+        study::write_atomically(&folder.plan(point.trial), plan.to_yaml_built(Build::Sequential)?.as_bytes())?;
         let model = folder.model(point.trial);
-        study::write_atomically(&model, &setup.compressor.compress(&plan, trial.origin.build())?)?;
+        study::write_atomically(&model, &setup.compressor.compress(&plan, Build::Sequential)?)?;
         if summary.chosen == Some(point.trial) {
             files.push(model);
         }

@@ -121,6 +121,13 @@ impl Compressor {
         self.calibrated.as_ref().map(|c| &c.found)
     }
 
+    /// The calibration data, and some of the samples that were measured, evenly spread; none before calibration.
+    pub fn calibration_samples(&self, samples: usize) -> Option<(Arc<Dataset>, Vec<usize>)> {
+        let calibrated = self.calibrated.as_ref()?;
+        let picked = spread(calibrated.all.len(), samples).into_iter().map(|i| calibrated.all[i]).collect();
+        Some((Arc::clone(&calibrated.data), picked))
+    }
+
     /// The network of a plan as the bytes of an ONNX file: the user's own file if the plan changes nothing.
     ///
     /// # Errors

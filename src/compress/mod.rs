@@ -43,12 +43,13 @@ pub use original::Original;
 use original::skeleton;
 use prost::bytes::Bytes;
 pub use rebuild::{Change, Rebuilt, mean_output};
+pub(crate) use segment::{piece, reads};
 use sha2::{Digest, Sha256};
 pub use structure::Structured;
 pub use twin::QuantizedLayer;
 
 use crate::{
-    device::{Kernel, Profile, bytes_on, extract, mark_sparse},
+    device::{Kernel, Profile, bytes_by_node, extract, mark_sparse},
     error::{Error, Result},
     graph::{
         Model, assume,
@@ -121,7 +122,12 @@ impl Outline {
 
     /// Bytes of its constants as a chip stores them.
     pub fn bytes_on(&self, profile: &Profile) -> u64 {
-        bytes_on(profile, &self.structured.model, &self.precision, &self.sparse)
+        self.bytes_by_node(profile).values().fold(0, |sum, &b| sum.saturating_add(b))
+    }
+
+    /// The same by the name of the node that first reads them; under no name what no node reads.
+    pub fn bytes_by_node(&self, profile: &Profile) -> BTreeMap<&str, u64> {
+        bytes_by_node(profile, &self.structured.model, &self.precision, &self.sparse)
     }
 }
 

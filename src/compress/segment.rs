@@ -118,34 +118,10 @@ impl<'m> Frontier<'m> {
         Some((plain, quantized.get(value).unwrap_or(plain)))
     }
 
-    /// Some nodes as a network of their own.
     fn piece(&self, nodes: &[&NodeProto], constants: &HashMap<&str, &TensorProto>, wanted: &[String]) -> Result<Session> {
-        let inside: BTreeSet<&str> = outputs(nodes).collect();
-        let read: BTreeSet<&str> = nodes.iter().flat_map(|n| reads(n)).filter(|v| !inside.contains(v)).collect();
-        let (fixed, open): (Vec<&str>, Vec<&str>) = read.into_iter().partition(|v| constants.contains_key(v));
-        let input = |v: &str| {
-            let elem_type = self.elements.get(v).map_or(1, |e| e.onnx());
-            let tensor = type_proto::Tensor { elem_type: Some(elem_type), shape: None };
-            let r#type = Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None });
-            ValueInfoProto { name: Some(v.into()), r#type, ..Default::default() }
-        };
-        let graph = GraphProto {
-            name: Some("piece".into()),
-            node: nodes.iter().map(|n| (*n).clone()).collect(),
-            input: open.iter().map(|v| input(v)).collect(),
-            output: wanted.iter().map(|v| ValueInfoProto { name: Some(v.clone()), ..Default::default() }).collect(),
-            initializer: fixed.iter().map(|v| constants[v].clone()).collect(),
-            ..Default::default()
-        };
-        let proto = ModelProto {
-            ir_version: self.model.proto.ir_version,
-            opset_import: self.model.proto.opset_import.clone(),
-            functions: self.model.proto.functions.clone(),
-            graph: Some(graph),
-            ..Default::default()
-        };
-        let piece = Model { name: self.model.name.clone(), proto };
-        Session::from_bytes(self.runtime, &piece.name, &piece.to_bytes()?, SessionOptions::default())
+        let element = |v: &str| self.elements.get(v).copied();
+        let bytes = piece(self.model, nodes, constants, (&element, wanted))?;
+        Session::from_bytes(self.runtime, &self.model.name, &bytes, SessionOptions::default())
     }
 
     fn run(&mut self, mut session: Session, quantized: bool, wanted: &[String]) -> Result<()> {
@@ -166,7 +142,46 @@ impl<'m> Frontier<'m> {
     }
 }
 
-fn reads(node: &NodeProto) -> impl Iterator<Item = &str> {
+/// Some nodes of a model as a network of their own, with the outputs that are wanted; what they read and is no constant are its inputs, floats
+/// where nothing else is known of them.
+///
+/// # Errors
+/// If it cannot be written.
+pub(crate) fn piece(
+    model: &Model,
+    nodes: &[&NodeProto],
+    constants: &HashMap<&str, &TensorProto>,
+    (element, wanted): (&dyn Fn(&str) -> Option<Element>, &[String]),
+) -> Result<Vec<u8>> {
+    let inside: BTreeSet<&str> = outputs(nodes).collect();
+    let read: BTreeSet<&str> = nodes.iter().flat_map(|n| reads(n)).filter(|v| !inside.contains(v)).collect();
+    let (fixed, open): (Vec<&str>, Vec<&str>) = read.into_iter().partition(|v| constants.contains_key(v));
+    let input = |v: &str| {
+        let elem_type = element(v).map_or(1, Element::onnx);
+        let tensor = type_proto::Tensor { elem_type: Some(elem_type), shape: None };
+        let r#type = Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None });
+        ValueInfoProto { name: Some(v.into()), r#type, ..Default::default() }
+    };
+    let graph = GraphProto {
+        name: Some("piece".into()),
+        node: nodes.iter().map(|n| (*n).clone()).collect(),
+        input: open.iter().map(|v| input(v)).collect(),
+        output: wanted.iter().map(|v| ValueInfoProto { name: Some(v.clone()), ..Default::default() }).collect(),
+        initializer: fixed.iter().map(|v| constants[v].clone()).collect(),
+        ..Default::default()
+    };
+    let proto = ModelProto {
+        ir_version: model.proto.ir_version,
+        opset_import: model.proto.opset_import.clone(),
+        functions: model.proto.functions.clone(),
+        graph: Some(graph),
+        ..Default::default()
+    };
+    Model { name: model.name.clone(), proto }.to_bytes()
+}
+
+/// What a node reads, by its subgraphs too.
+pub(crate) fn reads(node: &NodeProto) -> impl Iterator<Item = &str> {
     node.input.iter().map(String::as_str).filter(|v| !v.is_empty()).chain(captured(node))
 }
 

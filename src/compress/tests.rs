@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::{
     data::{Dataset, Input, InputSpec, Source},
-    device::{Profile, Split, Target, bytes_on, deployed_bytes, extract, mark_sparse, predict},
+    device::{Profile, Split, Target, bytes_by_node, deployed_bytes, extract, mark_sparse, predict},
     graph::{
         Index,
         fixture::{Net, some},
@@ -647,7 +647,7 @@ mod costs {
         let mut kernels = extract(&made, &shapes, &precision);
         mark_sparse(&mut kernels, &sparse);
         let real = predict(&kernels, profile).latency_ms;
-        ((predicted, outline.bytes_on(profile)), (real, bytes_on(profile, &made, &precision, &sparse)))
+        ((predicted, outline.bytes_on(profile)), (real, bytes_by_node(profile, &made, &precision, &sparse).values().sum()))
     }
 
     #[test]

@@ -41,6 +41,6 @@ pub use kernel::{Conditions, Kernel, mark_sparse};
 pub use latency::{Extrapolated, KernelTime, Prediction, predict};
 pub use platform::Platform;
 pub use profile::Profile;
-pub use size::{bytes_on, deployed_bytes, sparse_bytes};
+pub use size::{bytes_by_node, deployed_bytes, sparse_bytes};
 pub use target::Target;
 pub use treat::{Split, Treated};

@@ -25,10 +25,19 @@ pub fn deployed_bytes(model: &Model, precision: &BTreeMap<String, Precision>) ->
 /// The same where the nodes named in `sparse` have weights with 4:2 sparsity: an INT8 weight takes 5 bits then, half of its bytes and two bits
 /// an index for each that is left. Other weights stay dense.
 pub fn sparse_bytes(model: &Model, precision: &BTreeMap<String, Precision>, sparse: &BTreeSet<String>) -> u64 {
+    by_node(model, precision, sparse).values().fold(0, |sum, &b| sum.saturating_add(b))
+}
+
+/// These bytes by the name of the node that first reads them; under no name what no node reads as a constant input.
+fn by_node<'m>(model: &'m Model, precision: &BTreeMap<String, Precision>, sparse: &BTreeSet<String>) -> BTreeMap<&'m str, u64> {
     let graph = model.graph();
-    let mut widest: HashMap<&str, u64> = HashMap::new();
-    let mut dequantize = 0u64;
+    let mut widest: HashMap<&str, (u64, &str)> = HashMap::new();
+    let mut found: BTreeMap<&str, u64> = BTreeMap::new();
     let dims: HashMap<&str, Vec<usize>> = graph.initializer.iter().map(|t| (t.name(), tensor::dims(t))).collect();
+    let mut add = |node, bytes: u64| {
+        let sum: &mut u64 = found.entry(node).or_default();
+        *sum = sum.saturating_add(bytes);
+    };
     for node in &graph.node {
         let quantized = precision.get(node.name()).copied().unwrap_or(Precision::Fp16);
         for (slot, input) in node.input.iter().enumerate() {
@@ -39,32 +48,40 @@ pub fn sparse_bytes(model: &Model, precision: &BTreeMap<String, Precision>, spar
                 (_, 2, "Conv" | "ConvTranspose" | "Gemm") => 32,
                 _ => 16,
             };
-            let known = widest.entry(input).or_insert(bits);
-            *known = (*known).max(bits);
+            let known = widest.entry(input).or_insert((bits, node.name()));
+            known.0 = known.0.max(bits);
         }
         if quantized != Precision::Fp16 {
             let weight = node.input.get(1).and_then(|w| dims.get(w.as_str()));
-            dequantize = dequantize.saturating_add(8 * weight.map_or(1, |w| channels(node, w)));
+            add(node.name(), 8u64.saturating_mul(weight.map_or(1, |w| channels(node, w))));
         }
     }
     let bytes = |t: &TensorProto| {
         let count = tensor::dims(t).iter().fold(1u64, |n, &d| n.saturating_mul(d as u64));
         if tensor::is_float(t) {
-            count.saturating_mul(widest.get(t.name()).copied().unwrap_or(16)).div_ceil(8)
+            count.saturating_mul(widest.get(t.name()).map_or(16, |w| w.0)).div_ceil(8)
         } else {
             count.saturating_mul(integer_bytes(t.data_type()))
         }
     };
     let inline = graph.node.iter().filter(|n| n.op_type() == "Constant").flat_map(|n| &n.attribute).filter_map(|a| a.t.as_ref());
     let simulated = |t: &&TensorProto| t.name().contains(SIMULATION_MARK);
-    let stored = graph.initializer.iter().chain(inline).filter(|t| !simulated(t)).map(bytes).fold(0u64, u64::saturating_add);
-    stored.saturating_add(dequantize)
+    for constant in graph.initializer.iter().chain(inline).filter(|t| !simulated(t)) {
+        add(widest.get(constant.name()).map_or("", |w| w.1), bytes(constant));
+    }
+    found
 }
 
-/// The same on a chip: layers have the formats that it runs, and zeros count where it skips them.
-pub fn bytes_on(profile: &Profile, model: &Model, precision: &BTreeMap<String, Precision>, sparse: &BTreeSet<String>) -> u64 {
+/// Bytes on a chip by the name of the node that first reads them, under no name what none reads: layers have the formats that the chip runs, and
+/// zeros count where it skips them.
+pub fn bytes_by_node<'m>(
+    profile: &Profile,
+    model: &'m Model,
+    precision: &BTreeMap<String, Precision>,
+    sparse: &BTreeSet<String>,
+) -> BTreeMap<&'m str, u64> {
     let skipped = |name: &&String| precision.get(*name).is_some_and(|p| profile.skips_zeros(*p));
-    sparse_bytes(model, &profile.run_as(precision), &sparse.iter().filter(skipped).cloned().collect())
+    by_node(model, &profile.run_as(precision), &sparse.iter().filter(skipped).cloned().collect())
 }
 
 fn channels(node: &NodeProto, weight: &[usize]) -> u64 {

@@ -10,7 +10,13 @@ use ndarray::{ArrayD, Axis, Slice};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Bet, GiveUp, Objective, command, fuse::fast_session};
+use super::{
+    Bet, Distance, Objective, Race, command,
+    distance::mean,
+    fuse::fast_session,
+    held::{Held, Known},
+    sites::by_site,
+};
 use crate::{
     compress::{Compressor, Outline, feed},
     data::{Dataset, Interval, Metric},
@@ -18,7 +24,7 @@ use crate::{
     error::{Error, Result},
     runtime::{Runtime, Session},
     space::{Build, Candidate, Plan, Space},
-    trial::{Cost, Outcome, Score},
+    trial::{Cost, Outcome, Part, Score},
 };
 
 /// Samples run at once: the batch at which ONNX Runtime was fastest on small networks.
@@ -56,7 +62,9 @@ pub struct Evaluator {
     order: Vec<usize>,
     float: Float,
     float_cost: Cost,
+    distance: Distance,
     costs: Mutex<HashMap<Candidate, Cost>>,
+    held: Held,
 }
 
 /// The float model's side of every comparison.
@@ -77,8 +85,10 @@ impl Evaluator {
         let started = Instant::now();
         let mut float = measure_float(runtime, &setup, &order)?;
         float.seconds = started.elapsed().as_secs_f64();
+        let distance = Distance::of(&float.outputs, &setup.metric);
+        let float_cost = Cost { latency_ms: 0.0, bytes: 0 };
         let mut evaluator =
-            Self { runtime: runtime.clone(), order, float, float_cost: Cost { latency_ms: 0.0, bytes: 0 }, costs: Mutex::default(), setup };
+            Self { runtime: runtime.clone(), order, float, float_cost, distance, costs: Mutex::default(), held: Held::default(), setup };
         evaluator.float_cost = evaluator.plan_cost(&Plan::identity(&evaluator.setup.compressor.layers))?;
         Ok(evaluator)
     }
@@ -110,38 +120,74 @@ impl Evaluator {
         predict_plan(&self.setup.compressor, plan, &self.setup.profile, self.setup.batch)
     }
 
-    fn measure(&self, model: &[u8], name: &str, give_up: GiveUp) -> Result<(Score, bool)> {
-        let metric = &self.setup.metric;
-        if metric.is_command() {
-            let value = command::score(metric, &self.runtime, name, model, &self.setup.validation)?;
-            let drop = metric.loss(self.float.score.accuracy, value);
-            return Ok((Score { accuracy: value, drop, drop_low: None, drop_high: None, samples: self.order.len() }, false));
-        }
-        let total = self.order.len();
-        let mut bet = give_up.above.filter(|_| metric.is_bounded()).map(|above| Bet::new(above, total, give_up.alpha));
-        let mut scores: Vec<f64> = Vec::with_capacity(total);
-        let mut stopped = false;
-        self.beside_float(model, |outputs, float, labels| {
-            let at = scores.len();
-            scores.extend(metric.sample_scores(outputs, Some(float), labels)?);
-            if let Some(bet) = &mut bet {
-                let hopeless = (at..scores.len()).any(|i| bet.push(metric.loss(self.float.scores[i], scores[i])));
-                stopped = hopeless && scores.len() < total;
-            }
-            Ok(!stopped)
-        })?;
-        Ok((self.score(&scores)?, stopped))
+    /// Latency and bytes of a plan by site, see [`by_site`].
+    ///
+    /// # Errors
+    /// As [`Evaluator::plan_cost`].
+    pub fn parts(&self, plan: &Plan) -> Result<Vec<Part>> {
+        let (outline, prediction) = self.predict(plan)?;
+        Ok(by_site(&outline, &prediction, &self.setup.profile))
     }
 
-    /// Runs a model over the samples, batch by batch, as long as `each` wants more: it gets the first outputs, the float model's, and labels.
+    /// How outputs are compared without labels.
+    pub(super) fn distance(&self) -> Distance {
+        self.distance
+    }
+
+    /// ONNX Runtime.
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    fn measure_by_command(&self, model: &[u8], name: &str) -> Result<Score> {
+        let metric = &self.setup.metric;
+        let accuracy = command::score(metric, &self.runtime, name, model, &self.setup.validation)?;
+        let drop = metric.loss(self.float.score.accuracy, accuracy);
+        Ok(Score { accuracy, drop, drop_low: None, drop_high: None, distance: None, samples: self.order.len() })
+    }
+
+    /// Runs a candidate on, from what is known of it to the samples that the race allows; whether it was given up.
+    fn measure(&self, known: &mut Known, race: Race) -> Result<(Score, bool)> {
+        let (metric, total) = (&self.setup.metric, self.order.len());
+        // Whole batches, so that one that goes on meets the same batches as one that never stopped.
+        let wanted = race.samples.next_multiple_of(BATCH).min(total);
+        let mut bet = race.above.filter(|_| metric.is_bounded()).map(|above| Bet::new(above, total, race.alpha));
+        let mut lost = |scores: &[f64], from: usize| match &mut bet {
+            Some(bet) => (from..scores.len()).any(|i| bet.push(metric.loss(self.float.scores[i], scores[i]))),
+            None => false,
+        };
+        for at in (0..known.scores.len().min(wanted)).step_by(BATCH) {
+            let to = (at + BATCH).min(wanted);
+            if lost(&known.scores[..to], at) && to < total {
+                return Ok((self.score(&known.scores[..to], &known.distances[..to])?, true));
+            }
+        }
+        let mut stopped = false;
+        if known.scores.len() < wanted {
+            let model = Arc::clone(&known.model);
+            self.beside_float(&model, known.scores.len(), |outputs, float, labels| {
+                let at = known.scores.len();
+                known.scores.extend(metric.sample_scores(outputs, Some(float), labels)?);
+                known.distances.extend(self.distance.between(outputs, float)?);
+                stopped = lost(&known.scores, at) && known.scores.len() < total;
+                Ok(!stopped && known.scores.len() < wanted)
+            })?;
+        }
+        let met = if stopped { known.scores.len() } else { wanted };
+        Ok((self.score(&known.scores[..met], &known.distances[..met])?, stopped))
+    }
+
+    /// Runs a model over the samples from `first` on, batch by batch, as long as `each` wants more: it gets the first outputs, the float model's, and
+    /// labels.
     pub(super) fn beside_float(
         &self,
         model: &[u8],
+        first: usize,
         mut each: impl FnMut(&ArrayD<f32>, &ArrayD<f32>, Option<&[u32]>) -> Result<bool>,
     ) -> Result<()> {
         let mut session = fast_session(&self.runtime, &self.setup.compressor.model.name, model)?;
-        let mut at = 0;
-        for chunk in self.order.chunks(BATCH) {
+        let mut at = first;
+        for chunk in self.order[first..].chunks(BATCH) {
             let outputs = run_batch(&mut session, &self.setup.validation, chunk)?;
             let float = self.float.outputs.slice_axis(Axis(0), Slice::from(at..at + chunk.len())).to_owned();
             at += chunk.len();
@@ -152,15 +198,11 @@ impl Evaluator {
         Ok(())
     }
 
-    /// The float model's first outputs for all samples.
-    pub(super) fn float_outputs(&self) -> &ArrayD<f32> {
-        &self.float.outputs
-    }
-
-    pub(super) fn score(&self, scores: &[f64]) -> Result<Score> {
+    pub(super) fn score(&self, scores: &[f64], distances: &[f64]) -> Result<Score> {
         let n = scores.len();
         let Interval { drop, low, high } = self.setup.metric.paired(&self.float.scores[..n], scores, self.setup.confidence)?;
-        Ok(Score { accuracy: self.setup.metric.value(scores), drop, drop_low: Some(low), drop_high: Some(high), samples: n })
+        let distance = Some(mean(distances)).filter(|d| d.is_finite());
+        Ok(Score { accuracy: self.setup.metric.value(scores), drop, drop_low: Some(low), drop_high: Some(high), distance, samples: n })
     }
 }
 
@@ -187,16 +229,29 @@ impl Objective for Evaluator {
         Outcome::Measured { score: self.float.score, cost: self.float_cost }
     }
 
-    fn differs(&self, candidate: &Candidate) -> bool {
-        self.setup.space.plan(candidate).changes_structure()
+    fn samples(&self) -> usize {
+        self.order.len()
     }
 
-    fn evaluate(&self, candidate: &Candidate, build: Build, give_up: GiveUp) -> Outcome {
+    fn evaluate(&self, candidate: &Candidate, race: Race) -> Outcome {
+        let build = || Ok(Arc::new(self.setup.compressor.compress(&self.setup.space.plan(candidate), Build::Sequential)?));
         let run = || -> Result<Outcome> {
             let cost = self.cost(candidate)?;
-            let model = self.setup.compressor.compress(&self.setup.space.plan(candidate), build)?;
-            let (score, stopped) = self.measure(&model, &self.setup.compressor.model.name, give_up)?;
-            Ok(if stopped { Outcome::Stopped { score, cost } } else { Outcome::Measured { score, cost } })
+            if self.setup.metric.is_command() {
+                let score = self.measure_by_command(&build()?, &self.setup.compressor.model.name)?;
+                return Ok(Outcome::Measured { score, cost });
+            }
+            let mut known = self.held.take(candidate).map_or_else(|| build().map(Known::new), Ok)?;
+            let (score, stopped) = self.measure(&mut known, race)?;
+            let all = score.samples == self.order.len();
+            if !all {
+                self.held.put(candidate, known);
+            }
+            Ok(match (stopped, all) {
+                (true, _) => Outcome::Stopped { score, cost },
+                (false, false) => Outcome::Sampled { score, cost },
+                (false, true) => Outcome::Measured { score, cost },
+            })
         };
         run().unwrap_or_else(|e| Outcome::Failed { reason: chain(&e) })
     }
@@ -227,26 +282,29 @@ pub fn evaluate_model(
 ) -> Result<Score> {
     if metric.is_command() {
         let accuracy = command::score(metric, runtime, model.0, model.1, data)?;
-        return Ok(Score { accuracy, drop: 0.0, drop_low: None, drop_high: None, samples: data.len() });
+        return Ok(Score { accuracy, drop: 0.0, drop_low: None, drop_high: None, distance: None, samples: data.len() });
     }
     let order = order(data.len());
     let outputs = run_all(runtime, model.0, model.1, data, &order)?;
     let float = reference.map(|r| run_all(runtime, "reference", r, data, &order)).transpose()?;
     let labels = pick_labels(data, metric, &order)?;
     let scores = metric.sample_scores(&outputs, float.as_ref(), labels.as_deref())?;
-    let (mut drop, mut low, mut high) = (0.0, None, None);
+    let (mut drop, mut low, mut high, mut distance) = (0.0, None, None, None);
     if let Some(float) = &float {
+        distance = Some(mean(&Distance::of(float, metric).between(&outputs, float)?));
         let own = metric.sample_scores(float, Some(float), labels.as_deref())?;
         let interval = metric.paired(&own, &scores, confidence)?;
         (drop, low, high) = (interval.drop, Some(interval.low), Some(interval.high));
     }
-    Ok(Score { accuracy: metric.value(&scores), drop, drop_low: low, drop_high: high, samples: scores.len() })
+    Ok(Score { accuracy: metric.value(&scores), drop, drop_low: low, drop_high: high, distance, samples: scores.len() })
 }
 
 fn measure_float(runtime: &Runtime, setup: &Setup, order: &[usize]) -> Result<Float> {
     let (metric, name, bytes) = (&setup.metric, &setup.compressor.model.name, &setup.compressor.original.to_bytes()?);
-    let exact =
-        |accuracy: f64, interval: Option<f64>| Score { accuracy, drop: 0.0, drop_low: interval, drop_high: interval, samples: order.len() };
+    let exact = |accuracy: f64, zero: Option<f64>| {
+        let samples = order.len();
+        Score { accuracy, drop: 0.0, drop_low: zero, drop_high: zero, distance: zero, samples }
+    };
     if metric.is_command() {
         let value = command::score(metric, runtime, name, bytes, &setup.validation)?;
         return Ok(Float { outputs: ArrayD::zeros(vec![0]), scores: Vec::new(), score: exact(value, None), seconds: 0.0 });

@@ -4,28 +4,36 @@
 //! can be tested on a synthetic one. [`Evaluator`] is the real one: size and latency from the device profile first,
 //! then accuracy on the fake-quant twin, sample by sample beside the float model. [`fuse`] makes the twin fast.
 
+mod anchors;
 mod command;
 mod compare;
+mod distance;
 mod evaluator;
 pub mod fuse;
+mod held;
+mod prefix;
 mod racing;
+mod sites;
 #[cfg(test)]
 mod tests;
 
 pub use compare::Comparison;
+pub use distance::Distance;
 pub use evaluator::{Evaluator, Setup, evaluate_model, order, predict_plan};
 pub use racing::Bet;
 
 use crate::{
     error::Result,
-    space::{Build, Candidate, Space},
+    space::{Candidate, Space},
     trial::{Cost, Outcome},
 };
 
-/// When to give a candidate up before it has met every sample.
+/// How far a candidate may go.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GiveUp {
-    /// The drop that a candidate must certainly exceed; none means never.
+pub struct Race {
+    /// Samples that it meets at most.
+    pub samples: usize,
+    /// It ends before them as soon as its drop is certainly above this; none means never.
     pub above: Option<f64>,
     /// How often that may be wrong.
     pub alpha: f64,
@@ -45,12 +53,12 @@ pub trait Objective: Sync {
     /// Cost of the float model.
     fn float_cost(&self) -> Cost;
 
+    /// Validation samples there are.
+    fn samples(&self) -> usize;
+
     /// Measures the float model.
     fn baseline(&self) -> Outcome;
 
-    /// Whether the network of a candidate built sequentially is another than the one built in parallel. Cheap.
-    fn differs(&self, candidate: &Candidate) -> bool;
-
-    /// Measures a candidate, built as asked. Must depend on nothing but its arguments.
-    fn evaluate(&self, candidate: &Candidate, build: Build, give_up: GiveUp) -> Outcome;
+    /// Measures a candidate. Must depend on nothing but its arguments: a candidate that goes on gets what it would have got at once.
+    fn evaluate(&self, candidate: &Candidate, race: Race) -> Outcome;
 }

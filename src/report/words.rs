@@ -3,7 +3,6 @@
 use super::format::{self, Unit};
 use super::latency;
 use crate::precision::Precision;
-use crate::space::Build;
 use crate::study::summary::{CloudPoint, FrontPoint, Stop, Summary, Verdict};
 
 /// The result in one sentence: the chosen point against the limits, or the nearest miss and what it misses by.
@@ -156,6 +155,7 @@ pub fn stop(stop: &Stop) -> String {
     match stop {
         Stop::Trials { trials } => format!("the budget of {} was used up", format::counted(*trials as u64, "trial")),
         Stop::Time { seconds } => format!("the time budget of {} was used up", format::duration(*seconds)),
+        Stop::Settled { rounds } => format!("the search came to its end after {}", format::counted(*rounds as u64, "round")),
         Stop::Exhausted { candidates } => format!("every one of the {} candidates was tried", format::count(*candidates as u64)),
         Stop::Interrupted { trials } => {
             format!("it was interrupted after {}; the same command goes on from there", format::counted(*trials as u64, "trial"))
@@ -200,16 +200,6 @@ pub fn notes(summary: &Summary) -> Vec<String> {
         format!("A drop is the difference to the float model on {samples} samples; this metric gives no interval.")
     });
     let reduced = |p: &&FrontPoint| p.layers.values().any(|t| t.keep < 1.0 || t.rank.is_some() || t.sparsity.is_some());
-    let in_parallel = summary.front.iter().filter(reduced).filter(|p| p.build == Build::Parallel);
-    let in_parallel: Vec<String> = in_parallel.map(|p| p.trial.to_string()).collect();
-    if !in_parallel.is_empty() && in_parallel.len() < summary.front.iter().filter(reduced).count() {
-        notes.push(format!(
-            "Pruned and decomposed layers are reconstructed by the inputs they really get, but in {} {} by the float model's, as the search \
-             does.",
-            if in_parallel.len() == 1 { "trial" } else { "trials" },
-            in_parallel.join(", ")
-        ));
-    }
     if summary.front.iter().any(|p| reduced(&p)) && !summary.front.iter().all(|p| p.finetuned) {
         notes.push("Pruned and decomposed layers are as compressed, without training, except in trials marked fine-tuned.".to_owned());
     }
@@ -270,7 +260,7 @@ mod tests {
         assert_eq!(told(&summary), None);
         let pruned = |p: &FrontPoint| p.layers.values().any(|t| t.keep < 1.0 || t.rank.is_some());
         let last = summary.front.iter().rposition(pruned).unwrap();
-        summary.front[..last].iter_mut().for_each(|p| p.build = Build::Sequential);
+
         let note = told(&summary).unwrap();
         assert!(note.contains(&format!("in trial {} by the float model's", summary.front[last].trial)), "{note}");
     }

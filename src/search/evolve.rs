@@ -1,133 +1,88 @@
-//! NSGA-II over drop, latency and size (Deb et al., 2002, DOI 10.1109/4235.996017), seeded with what a person would try
-//! first: uniform plans, then single changes to the milder of them.
+//! Evolution where the additive model is wrong: NSGA-II on the model's prediction times what the neighbours' measurements say it is off by.
 //!
-//! Parents are the best of the whole history by non-dominated rank and crowding, so that no population has to be saved.
+//! The first batch is the expected front of the [additive](super::additive) strategy. After that a population of measured candidates and expected
+//! ones breeds for some generations on drop and latency as predicted, where the logarithm of the ratio of measured to predicted distance (the residual)
+//! is a weighted mean over the measured candidates, by the number of axes in which they differ. The best of what is new is measured (as NSGANetV2 does
+//! with its surrogate, Lu et al. 2020, arXiv 2007.10396).
 
 use std::collections::HashSet;
 
-use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{View, random};
+use super::{Asked, Surrogate, View, additive, peers::nsga2};
 use crate::{
     front::{crowding, ranks},
-    space::{Candidate, Kind, Space},
-    trial::{Outcome, Trial},
+    space::Candidate,
 };
 
-/// Parents kept.
-const POPULATION: usize = 32;
-/// Children drawn for one that is new and affordable.
-const PATIENCE: usize = 200;
+/// Candidates that breed.
+const POPULATION: usize = 48;
+/// Generations between two batches.
+const GENERATIONS: usize = 12;
+/// Axes in which a candidate differs for its residual to count a third as much.
+const REACH: f64 = 3.0;
 
 /// Proposes the next candidates.
-pub fn ask(view: &View<'_>, n: usize, rng: &mut ChaCha8Rng) -> Vec<Candidate> {
-    let mut seen: HashSet<Candidate> = view.history.iter().map(|t| t.candidate.clone()).collect();
-    let mut out: Vec<Candidate> = Vec::new();
-    for seed in seeds(view.space) {
-        if out.len() == n {
-            return out;
-        }
-        if !seen.contains(&seed) && view.affordable(&seed) {
-            seen.insert(seed.clone());
-            out.push(seed);
-        }
-    }
-    let parents = parents(view);
-    while out.len() < n {
-        let child = (0..PATIENCE).find_map(|_| {
-            let child = child(view.space, &parents, rng);
-            (!seen.contains(&child) && view.affordable(&child)).then_some(child)
-        });
-        let Some(child) = child else { break };
-        seen.insert(child.clone());
-        out.push(child);
-    }
-    if out.len() < n {
-        let fresh = random::ask(view, n - out.len(), rng);
-        out.extend(fresh.into_iter().filter(|c| seen.insert(c.clone())));
-    }
-    out
-}
-
-/// Uniform plans, then every single change to the mildest candidate and to the milder uniform plans, each once.
-fn seeds(space: &Space) -> Vec<Candidate> {
-    let mildest = space.mildest();
-    let uniform = |base: &Candidate, kind: Kind, option: usize| {
-        let set = |(axis, &old): (&crate::space::Axis, &u16)| {
-            if axis.kind() == kind { u16::try_from(option.min(axis.len() - 1)).unwrap_or(0) } else { old }
-        };
-        Candidate(space.axes.iter().zip(&base.0).map(set).collect())
+pub fn ask(view: &View<'_>, n: usize, rng: &mut ChaCha8Rng) -> Vec<Asked> {
+    let surrogate = Surrogate::fit(view.space, view.tables, view.history);
+    let residuals = residuals(view, &surrogate);
+    let predicted = |c: &Candidate| surrogate.drop_at(surrogate.distance(c) * correction(&residuals, c));
+    let objectives = |c: &Candidate| {
+        let cost = (view.cost)(c).ok().filter(|cost| view.limits.broken(cost).is_none())?;
+        let drop = predicted(c);
+        (drop <= view.horizon || !view.horizon.is_finite()).then_some([drop, cost.latency_ms])
     };
-    let widest = |kind: Kind| space.axes.iter().filter(|a| a.kind() == kind).map(|a| a.len()).max().unwrap_or(1);
-    let mut plans = Vec::new();
-    for precision in (0..widest(Kind::Precision)).rev() {
-        let base = uniform(&mildest, Kind::Precision, precision);
-        plans.push(base.clone());
-        plans.extend((1..widest(Kind::Keep)).map(|k| uniform(&base, Kind::Keep, k)));
-        plans.extend((1..widest(Kind::Rank)).map(|r| uniform(&base, Kind::Rank, r)));
-    }
-    let bases = [uniform(&mildest, Kind::Precision, 1), mildest];
-    for base in bases {
-        for (a, axis) in space.axes.iter().enumerate() {
-            for option in 0..axis.len() {
-                let mut single = base.clone();
-                single.0[a] = u16::try_from(option).unwrap_or(0);
-                plans.push(single);
+    let measured = view.history.iter().filter(|t| view.space.contains(&t.candidate)).map(|t| t.candidate.clone());
+    let start = additive::expected_front(view, &surrogate).into_iter().map(|p| p.candidate).chain(measured);
+    let mut seen = HashSet::new();
+    let mut population: Vec<(Candidate, [f64; 2])> =
+        start.filter(|c| seen.insert(c.clone())).filter_map(|c| objectives(&c).map(|o| (c, o))).collect();
+    for _ in 0..GENERATIONS {
+        population = best(population, POPULATION);
+        let parents: Vec<Candidate> = population.iter().map(|(c, _)| c.clone()).collect();
+        for _ in 0..POPULATION {
+            let child = nsga2::child(view.space, &parents, rng);
+            if seen.insert(child.clone())
+                && let Some(at) = objectives(&child)
+            {
+                population.push((child, at));
             }
         }
     }
-    let mut seen = HashSet::new();
-    plans.retain(|p| seen.insert(p.clone()));
-    plans
+    let tried: HashSet<&Candidate> = view.history.iter().map(|t| &t.candidate).collect();
+    let new: Vec<(Candidate, [f64; 2])> = population.into_iter().filter(|(c, _)| !tried.contains(c)).collect();
+    let asked = |(candidate, at): (Candidate, [f64; 2])| Asked { candidate, samples: None, predicted: Some(at[0]) };
+    best(new, n).into_iter().map(asked).collect()
 }
 
-/// The best candidates of the history, best first. Of a candidate that was measured twice, the first measurement counts: the search's own,
-/// like those it is compared with.
-fn parents(view: &View<'_>) -> Vec<Candidate> {
-    let mut seen = HashSet::new();
-    let of_space = view.history.iter().filter(|t| view.space.contains(&t.candidate) && seen.insert(&t.candidate));
-    let scored: Vec<(&Trial, [f64; 3])> = of_space.filter_map(|t| objectives(t, view.horizon).map(|o| (t, o))).collect();
-    let points: Vec<[f64; 3]> = scored.iter().map(|(_, o)| *o).collect();
+/// The best by rank and crowding, best first.
+fn best(population: Vec<(Candidate, [f64; 2])>, n: usize) -> Vec<(Candidate, [f64; 2])> {
+    let points: Vec<[f64; 2]> = population.iter().map(|(_, o)| *o).collect();
     let rank = ranks(&points);
     let crowd = crowding(&points, &rank);
-    let mut best: Vec<usize> = (0..points.len()).collect();
-    best.sort_by(|&a, &b| rank[a].cmp(&rank[b]).then(crowd[b].total_cmp(&crowd[a])).then(a.cmp(&b)));
-    best.into_iter().take(POPULATION).map(|i| scored[i].0.candidate.clone()).collect()
+    let mut order: Vec<usize> = (0..points.len()).collect();
+    order.sort_by(|&a, &b| rank[a].cmp(&rank[b]).then(crowd[b].total_cmp(&crowd[a])).then(a.cmp(&b)));
+    order.into_iter().take(n).map(|i| population[i].clone()).collect()
 }
 
-/// Drop, latency and size; candidates beyond the horizon keep their drop but lose what latency they win.
-fn objectives(trial: &Trial, horizon: f64) -> Option<[f64; 3]> {
-    let (score, cost) = trial.outcome.scored()?;
-    let over = matches!(trial.outcome, Outcome::Stopped { .. }) || score.drop > horizon;
-    let penalty = if over { 1e6 * (1.0 + score.drop) } else { 0.0 };
-    Some([score.drop + penalty, cost.latency_ms + penalty, cost.bytes as f64 + penalty * 1e6])
-}
-
-/// Crossover of two tournament winners, then mutation of one axis on average, mostly to a neighbouring option.
-fn child(space: &Space, parents: &[Candidate], rng: &mut ChaCha8Rng) -> Candidate {
-    if parents.is_empty() {
-        return random::draw(space, rng);
-    }
-    let mut pick = || {
-        let (a, b) = (rng.random_range(0..parents.len()), rng.random_range(0..parents.len()));
-        &parents[a.min(b)]
+/// Measured candidates with the logarithm of what the model was off by.
+fn residuals<'a>(view: &View<'a>, surrogate: &Surrogate) -> Vec<(&'a Candidate, f64)> {
+    let of = |t: &'a crate::trial::Trial| {
+        let distance = t.outcome.scored()?.0.distance.filter(|d| *d > 0.0)?;
+        let expected = surrogate.distance(&t.candidate);
+        (view.space.contains(&t.candidate) && expected > 0.0).then(|| (&t.candidate, (distance / expected).ln().clamp(-2.0, 2.0)))
     };
-    let (mother, father) = (pick(), pick());
-    let rate = 1.0 / space.axes.len() as f64;
-    let mut child = Candidate(mother.0.iter().zip(&father.0).map(|(&m, &f)| if rng.random_bool(0.5) { m } else { f }).collect());
-    let forced = rng.random_range(0..space.axes.len());
-    for (a, axis) in space.axes.iter().enumerate() {
-        if a != forced && !rng.random_bool(rate) {
-            continue;
-        }
-        let last = u16::try_from(axis.len() - 1).unwrap_or(0);
-        let old = child.0[a];
-        child.0[a] = match rng.random_range(0..4_u8) {
-            0 => rng.random_range(0..=last),
-            1 | 2 if old < last => old + 1,
-            _ => old.saturating_sub(1),
-        };
+    view.history.iter().filter_map(of).collect()
+}
+
+/// What the model's distance is multiplied by for a candidate: near measured ones by what they were off by, far from all of them by one.
+fn correction(residuals: &[(&Candidate, f64)], candidate: &Candidate) -> f64 {
+    let (mut sum, mut weights) = (0.0, 1.0);
+    for (other, residual) in residuals {
+        let apart = other.0.iter().zip(&candidate.0).filter(|(a, b)| a != b).count();
+        let weight = 10.0 * (-(apart as f64) / REACH).exp();
+        sum += weight * residual;
+        weights += weight;
     }
-    child
+    (sum / weights).exp()
 }

@@ -1,19 +1,34 @@
 //! Strategies: what to try next, given what was tried.
 //!
-//! A strategy is a function of the space, the history and a seed, and of nothing else: resuming a study needs no saved
+//! A strategy is a function of the space, its tables, the history and a seed, and of nothing else: resuming a study needs no saved
 //! strategy. It sees axes, costs and outcomes, never a network.
+//!
+//! * [`additive`]: the default, a knapsack ([`solve`]) over tables ([`Tables`]) that a [`surrogate`] corrects; [`evolve`], [`anneal`] and `random`
+//!   beside it; [`peers`]: what other tools do, as baselines.
+//! * [`certify`]: who meets more samples; [`rollback`]: steps back from points over the budget, and forward from points within it.
 
+pub mod additive;
+mod anneal;
+pub mod certify;
 mod evolve;
+pub mod peers;
+pub mod probe;
 mod random;
 pub mod rollback;
+pub mod solve;
+mod surrogate;
+mod tables;
 
 use rand_chacha::ChaCha8Rng;
+
+pub use surrogate::Surrogate;
+pub use tables::Tables;
 
 use crate::{
     error::Result,
     space::{Candidate, Space},
     spec::StrategyName,
-    trial::{Cost, Limit, Trial},
+    trial::{Cost, Limit, Score, Trial},
 };
 
 /// Limits that can rule a candidate out without running a sample.
@@ -48,14 +63,18 @@ impl Limits {
 pub struct View<'a> {
     /// The decisions.
     pub space: &'a Space,
+    /// What is known of their options.
+    pub tables: &'a Tables,
     /// Predicted cost of any candidate.
     pub cost: &'a dyn Fn(&Candidate) -> Result<Cost>,
-    /// Whether a candidate's network built sequentially is another than the one built in parallel.
-    pub differs: &'a dyn Fn(&Candidate) -> bool,
     /// What rules a candidate out.
     pub limits: Limits,
+    /// The largest drop that is wanted, if there is a limit.
+    pub budget: Option<f64>,
     /// The drop above which a candidate is of no interest.
     pub horizon: f64,
+    /// Validation samples there are.
+    pub samples: usize,
     /// All trials so far, the float model's first.
     pub history: &'a [Trial],
 }
@@ -67,10 +86,45 @@ impl View<'_> {
     }
 }
 
-/// Proposes up to `n` candidates that are not in the history; fewer only if there are no more.
-pub fn ask(strategy: StrategyName, view: &View<'_>, n: usize, rng: &mut ChaCha8Rng) -> Vec<Candidate> {
+/// A candidate that is to be measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// The candidate.
+    pub candidate: Candidate,
+    /// Samples it is to meet; none for as many as a search's candidates usually meet.
+    pub samples: Option<usize>,
+    /// Drop that is expected of it.
+    pub predicted: Option<f64>,
+}
+
+impl From<Candidate> for Asked {
+    fn from(candidate: Candidate) -> Self {
+        Self { candidate, samples: None, predicted: None }
+    }
+}
+
+/// The model of all trials but a candidate's own.
+fn without_own(view: &View<'_>, candidate: &Candidate) -> Surrogate {
+    Surrogate::fit(view.space, view.tables, view.history.iter().filter(|t| t.candidate != *candidate))
+}
+
+/// Whether a score keeps the budget: by the upper end of its interval where it has one.
+pub fn holds(score: &Score, budget: f64) -> bool {
+    score.drop_high.unwrap_or(score.drop) <= budget
+}
+
+/// Proposes up to `n` candidates; none when the strategy has come to its end.
+pub fn ask(strategy: StrategyName, view: &View<'_>, n: usize, rng: &mut ChaCha8Rng) -> Vec<Asked> {
+    let plain = |found: Vec<Candidate>| found.into_iter().map(Asked::from).collect();
     match strategy {
+        StrategyName::Additive => additive::ask(view, n, rng),
         StrategyName::Evolve => evolve::ask(view, n, rng),
-        StrategyName::Random => random::ask(view, n, rng),
+        StrategyName::Anneal => anneal::ask(view, n, rng),
+        StrategyName::Random => plain(random::ask(view, n, rng)),
+        StrategyName::Nsga2 => plain(peers::nsga2::ask(view, n, rng)),
+        StrategyName::Uniform => peers::uniform::ask(view),
+        StrategyName::Amct => peers::amct::ask(view),
+        StrategyName::Aimet => peers::aimet::ask(view),
+        StrategyName::Nncf => peers::nncf::ask(view),
     }
 }

@@ -100,6 +100,9 @@ pub struct DeviceSpec {
 pub struct Constraints {
     /// Largest drop of the metric: `1.0%` is a point of top1, top5 or agreement; for other metrics a number in their own units.
     pub accuracy_drop: Option<MaxDrop>,
+    /// Largest drop as a share of the float model's metric: `1.0%` of 0.80 is 0.008. Where both limits stand, both hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relative_drop: Option<Share>,
     /// Largest predicted latency of a batch, milliseconds.
     pub latency_ms: Option<f64>,
     /// Largest deployed size, megabytes (10⁶ bytes).
@@ -110,28 +113,76 @@ pub struct Constraints {
 
 impl Default for Constraints {
     fn default() -> Self {
-        Self { accuracy_drop: None, latency_ms: None, size_mb: None, confidence: Share(0.95) }
+        Self { accuracy_drop: None, relative_drop: None, latency_ms: None, size_mb: None, confidence: Share(0.95) }
+    }
+}
+
+impl Constraints {
+    /// The largest drop that keeps all limits, given the float model's metric; none without a limit.
+    pub fn budget(&self, float: f64) -> Option<f64> {
+        let relative = self.relative_drop.map(|r| r.0 * float.abs());
+        self.accuracy_drop.map(|d| d.0).into_iter().chain(relative).reduce(f64::min)
     }
 }
 
 /// A search strategy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StrategyName {
-    /// NSGA-II, seeded by uniform plans and single-layer changes.
+    /// The front predicted from tables by an exact knapsack, corrected by measurements.
     #[default]
+    Additive,
+    /// NSGA-II on the additive model and its residual.
     Evolve,
+    /// Simulated annealing on the additive model.
+    Anneal,
     /// Uniformly random candidates.
     Random,
+    /// Plain NSGA-II, seeded by uniform plans and single-layer changes.
+    Nsga2,
+    /// Uniform plans alone.
+    Uniform,
+    /// AMCT's binary search over a cosine order, then its pruning by a tolerance.
+    Amct,
+    /// AIMET's and Quark's flips along a list of sensitivities.
+    Aimet,
+    /// NNCF's removal of quantizers with re-ranking.
+    Nncf,
 }
 
 impl StrategyName {
+    /// All of them.
+    pub const ALL: [Self; 9] =
+        [Self::Additive, Self::Evolve, Self::Anneal, Self::Random, Self::Nsga2, Self::Uniform, Self::Amct, Self::Aimet, Self::Nncf];
+
     /// The name in files.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Additive => "additive",
             Self::Evolve => "evolve",
+            Self::Anneal => "anneal",
             Self::Random => "random",
+            Self::Nsga2 => "nsga2",
+            Self::Uniform => "uniform",
+            Self::Amct => "amct",
+            Self::Aimet => "aimet",
+            Self::Nncf => "nncf",
         }
+    }
+
+    /// Whether it comes to an end by itself.
+    pub const fn ends(self) -> bool {
+        !matches!(self, Self::Evolve | Self::Random | Self::Nsga2)
+    }
+
+    /// Whether it works towards an accuracy budget and nothing else.
+    pub const fn needs_budget(self) -> bool {
+        matches!(self, Self::Amct | Self::Aimet | Self::Nncf)
+    }
+
+    /// Whether it looks at the tables of damage and cost.
+    pub const fn needs_tables(self) -> bool {
+        !matches!(self, Self::Random | Self::Nsga2 | Self::Uniform)
     }
 }
 
@@ -141,7 +192,7 @@ impl StrategyName {
 pub struct SearchSpec {
     /// Strategy.
     pub strategy: StrategyName,
-    /// Trials the search may make; the rollback's are on top.
+    /// Trials the search may make; those that certify, roll back and spend are on top.
     pub trials: usize,
     /// Time the study may take, over all its sessions.
     pub time: Option<Seconds>,
@@ -151,11 +202,24 @@ pub struct SearchSpec {
     pub asked_together: usize,
     /// A candidate is given up as soon as its drop is certainly above this many times the accuracy budget.
     pub give_up_at: f64,
+    /// Validation samples that a search trial meets; what leads then meets more, up to all.
+    pub samples: usize,
+    /// Points of the front that meet all samples, at most.
+    pub certify: usize,
 }
 
 impl Default for SearchSpec {
     fn default() -> Self {
-        Self { strategy: StrategyName::Evolve, trials: 300, time: None, seed: 0, asked_together: 8, give_up_at: 4.0 }
+        Self {
+            strategy: StrategyName::default(),
+            trials: 300,
+            time: None,
+            seed: 0,
+            asked_together: 8,
+            give_up_at: 4.0,
+            samples: 512,
+            certify: 12,
+        }
     }
 }
 
@@ -229,6 +293,14 @@ impl Spec {
                 format!("constraints.accuracy_drop of {0} would be {1} points of {2}", drop.0, 100.0 * drop.0, spec.metric.name());
             return Err(fail("accuracy_drop", message, &format!("write {}% if points are meant", drop.0)));
         }
+        if spec.constraints.relative_drop.is_some() && !spec.metric.is_bounded() && !spec.metric.is_command() {
+            let message = format!("constraints.relative_drop: {} of the float model is no scale to measure by", spec.metric.name());
+            return Err(fail("relative_drop", message, "give accuracy_drop, in the metric's units"));
+        }
+        if spec.search.strategy.needs_budget() && spec.constraints.accuracy_drop.is_none() && spec.constraints.relative_drop.is_none() {
+            let message = format!("search.strategy {} works towards an accuracy budget, and there is none", spec.search.strategy.name());
+            return Err(fail("strategy", message, "give constraints.accuracy_drop, or take another strategy"));
+        }
         if !(0.5..1.0).contains(&spec.constraints.confidence.0) {
             return Err(fail("confidence", "constraints.confidence must be from 50% to below 100%".into(), "95% is usual"));
         }
@@ -239,10 +311,11 @@ impl Spec {
                 "give at least 1; to measure a model alone there is `gulliver evaluate`",
             ));
         }
-        if spec.search.asked_together == 0 || spec.search.give_up_at.is_nan() || spec.search.give_up_at < 1.0 {
+        let counts = [spec.search.asked_together, spec.search.samples, spec.search.certify];
+        if counts.contains(&0) || spec.search.give_up_at.is_nan() || spec.search.give_up_at < 1.0 {
             return Err(fail(
                 "search",
-                "search.asked_together and search.give_up_at must be at least 1".into(),
+                "search.asked_together, give_up_at, samples and certify must be at least 1".into(),
                 "leave them out for the defaults",
             ));
         }

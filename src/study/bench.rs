@@ -5,8 +5,7 @@ use std::{path::Path, sync::Arc};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Context, Event, Facts, Fingerprint, Folder, Judged, LayerRow, LayerTreatment, Observe, Stop, Summary, folder::Clock, horizon, limits,
-    summarise,
+    Context, Event, Facts, Fingerprint, Folder, Judged, LayerRow, LayerTreatment, Observe, Stop, Summary, folder::Clock, summarise,
 };
 use crate::{
     compress::{Compressor, Effort, Outline, Shelf, Store},
@@ -20,14 +19,13 @@ use crate::{
         shape::{self, Pins},
     },
     runtime::Runtime,
-    search::{Limits, View},
-    space::{Candidate, Plan, Space},
+    space::{Plan, Space},
     spec::Spec,
     trial::{Cost, Trial},
 };
 
 /// Version of the journal's format.
-const JOURNAL: u32 = 2;
+const JOURNAL: u32 = 3;
 
 /// A spec with its network, chip and space; what `report` needs, and `tune` begins with.
 pub struct Bench {
@@ -182,15 +180,22 @@ impl Bench {
             Ok(Cost { latency_ms: prediction.latency_ms, bytes: outline.bytes_on(&self.profile) })
         };
         let float = plan_cost(&Plan::identity(&self.compressor.layers))?;
-        let cost = |c: &Candidate| plan_cost(&self.space.plan(c));
         let facts = facts(&self.spec, &self.profile, &self.space, fingerprint);
-        let limits = Limits {
-            latency_ms: self.spec.constraints.latency_ms,
-            bytes: self.spec.constraints.size_mb.map(|mb| (mb * 1e6) as u64),
-            float,
-        };
         let Self { spec, compressor, profile, space, .. } = self;
-        summary_of(trials, &Parts { spec, compressor, profile, space, cost: &cost, limits }, stop, clock, facts)
+        summary_of(trials, &Parts { spec, compressor, profile, space, float }, stop, clock, facts)
+    }
+
+    /// Where the study keeps its tables, under the hash of all that they depend on.
+    ///
+    /// # Errors
+    /// If the spec cannot be written.
+    pub fn tables_key(&self, data: &Data) -> Result<String> {
+        let f = &data.fingerprint;
+        let axes = format!("{:?}", self.space.axes);
+        let settings = format!("{:?} {:?} {}", self.spec.quantize, self.spec.structure, self.spec.device.batch);
+        let parts = [&f.gulliver, &f.onnxruntime, &f.model, &f.calibration, &f.device, &axes, &settings];
+        let input = serde_json::to_string(&self.spec.data.input).map_err(|e| Error::Internal(format!("preprocessing: {e}")))?;
+        Ok(sha256((parts.map(String::as_str).join("\n") + &input).as_bytes()))
     }
 }
 
@@ -199,8 +204,7 @@ struct Parts<'a> {
     compressor: &'a Compressor,
     profile: &'a Profile,
     space: &'a Space,
-    cost: &'a dyn Fn(&Candidate) -> Result<Cost>,
-    limits: Limits,
+    float: Cost,
 }
 
 /// The result of a running study.
@@ -209,16 +213,13 @@ struct Parts<'a> {
 /// As [`summarise`].
 pub fn summary_of_run(spec: &Spec, evaluator: &Evaluator, trials: &[Trial], stop: Stop, clock: Clock, facts: Facts) -> Result<Summary> {
     let setup = evaluator.setup();
-    let cost = |c: &Candidate| evaluator.cost(c);
-    let limits = limits(evaluator, &spec.constraints);
-    let parts = Parts { spec, compressor: &setup.compressor, profile: &setup.profile, space: &setup.space, cost: &cost, limits };
+    let float = evaluator.float_cost();
+    let parts = Parts { spec, compressor: &setup.compressor, profile: &setup.profile, space: &setup.space, float };
     summary_of(trials, &parts, stop, clock, facts)
 }
 
 fn summary_of(trials: &[Trial], parts: &Parts<'_>, stop: Stop, clock: Clock, facts: Facts) -> Result<Summary> {
-    let Parts { spec, compressor, profile, space, cost, limits } = *parts;
-    let differs = |c: &Candidate| space.plan(c).changes_structure();
-    let view = View { space, cost, differs: &differs, limits, horizon: horizon(&spec.search, &spec.constraints), history: trials };
+    let Parts { spec, compressor, profile, space, float } = *parts;
     let rows = |plan: &Plan| layer_rows(compressor, profile, spec.device.batch, plan);
     let plain = compressor.outline_normalised(&Plan::identity(&compressor.layers), spec.device.batch)?;
     let normalised_latency_ms = predict(&plain.kernels(), profile).latency_ms;
@@ -231,7 +232,7 @@ fn summary_of(trials: &[Trial], parts: &Parts<'_>, stop: Stop, clock: Clock, fac
         &Context {
             space,
             constraints: &spec.constraints,
-            view: &view,
+            float,
             layers: &rows,
             stop,
             clock,

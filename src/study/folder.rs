@@ -34,6 +34,11 @@ impl Folder {
         self.0.join("calibration.npz")
     }
 
+    /// File of what is known of the space before anything is measured.
+    pub fn tables(&self) -> PathBuf {
+        self.0.join("tables.json")
+    }
+
     /// What becomes of layers, a file a result, by its content.
     pub fn options(&self) -> PathBuf {
         self.0.join("options")
@@ -149,7 +154,7 @@ impl Folder {
     }
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut text =
         serde_json::to_string_pretty(value).map_err(|e| Error::Internal(format!("{} cannot be written: {e}", path.display())))?;
     text.push('\n');

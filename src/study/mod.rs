@@ -7,6 +7,7 @@
 mod bench;
 mod folder;
 mod journal;
+mod knowledge;
 mod latency_error;
 mod options;
 mod run;
@@ -19,14 +20,19 @@ mod tests;
 pub use bench::{Bench, dataset, input_specs, open_folder, summary_of_run};
 pub use folder::{Clock, Folder, write_atomically};
 pub use journal::{Fingerprint, Journal};
+pub use knowledge::tables;
 pub use latency_error::{Judged, tell_apart};
 pub use options::For;
-pub use run::{Settings, horizon, limits, run};
+pub use run::{Settings, limits, run};
 pub use sensitivity::{Distance, Measured, RankCorrelation, Sensitivity, SensitivityRow, sensitivity, spearman};
 pub use summarise::{Context, choose, summarise};
 pub use summary::*;
 
-use crate::{search::rollback::Step, space::Axis, trial::Trial};
+use crate::{
+    search::{additive::Expected, rollback::Step},
+    space::Axis,
+    trial::Trial,
+};
 
 /// What a study tells while it runs.
 #[derive(Debug)]
@@ -43,14 +49,23 @@ pub enum Event<'a> {
         /// All trials, this one last.
         history: &'a [Trial],
     },
-    /// The front's points whose sequential network is another are about to be built so and measured again.
-    Refining {
-        /// How many.
-        points: usize,
+    /// What front is expected, before anything was measured.
+    Expected {
+        /// Its points, by rising latency.
+        points: &'a [Expected],
+        /// The float model's trial.
+        history: &'a [Trial],
     },
-    /// The rollback takes a treatment back.
-    RollingBack {
-        /// The axis that goes a step back.
+    /// What leads the front is about to meet more samples.
+    Certifying {
+        /// How many candidates.
+        points: usize,
+        /// How many samples each.
+        samples: usize,
+    },
+    /// A step back or forth is about to be measured.
+    Stepping {
+        /// The axis that moves.
         axis: &'a Axis,
         /// The step.
         step: &'a Step,

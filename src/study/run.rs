@@ -1,8 +1,9 @@
-//! The loop: ask, evaluate in parallel, write down in the order of asking. After the search, the front's points are built again the
-//! accurate way and measured; then the rollback.
+//! The loop: ask, evaluate, commit, in four phases. Search; certification of what leads; steps back where nothing keeps the budget, and forward where
+//! there is slack.
 //!
-//! Everything random is drawn from the seed and the number of trials at the start of a batch; the batch's size is the
-//! spec's. Hence the journal does not depend on the number of workers, nor on where a study was stopped.
+//! Workers take candidates in order and may finish in any; trials are committed in the order they were asked for. So the
+//! journal's bytes do not depend on the number of workers, nor on where a study was stopped and resumed. What is asked for is a function of the
+//! history as it was when the round began.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,18 +17,22 @@ use std::{
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Event, Journal, Observe, Stop, summarise::non_dominated};
+use super::{Event, Journal, Observe, Stop};
 use crate::{
     error::Result,
-    evaluate::{GiveUp, Objective},
-    search::{self, Limits, View, rollback},
-    space::{Build, Candidate},
+    evaluate::{Objective, Race},
+    search::{
+        self, Asked, Limits, Surrogate, Tables, View, additive,
+        certify::{self, ceiling},
+        rollback::{self, Step},
+    },
+    space::Candidate,
     spec::{Constraints, SearchSpec},
     trial::{Origin, Outcome, Trial},
 };
 
-/// Share of a time budget that is left to what follows the search: refinement and rollback.
-const AFTER_SEARCH: f64 = 0.15;
+/// Share of a time budget that is left to what follows the search.
+const AFTER_SEARCH: f64 = 0.3;
 
 /// How to run a study.
 pub struct Settings<'a> {
@@ -35,6 +40,8 @@ pub struct Settings<'a> {
     pub search: &'a SearchSpec,
     /// What must hold.
     pub constraints: &'a Constraints,
+    /// What is known of the space before.
+    pub tables: &'a Tables,
     /// Evaluations at once.
     pub jobs: usize,
     /// Seconds that earlier sessions of the study took.
@@ -48,12 +55,7 @@ pub fn limits(objective: &dyn Objective, constraints: &Constraints) -> Limits {
     Limits { latency_ms: constraints.latency_ms, bytes: constraints.size_mb.map(|mb| (mb * 1e6) as u64), float: objective.float_cost() }
 }
 
-/// The drop beyond which a candidate is of no interest.
-pub fn horizon(search: &SearchSpec, constraints: &Constraints) -> f64 {
-    constraints.accuracy_drop.map_or(f64::INFINITY, |d| (d.0 * search.give_up_at).max(1e-6))
-}
-
-/// Runs a study until its budget, its space or the user ends it; the journal holds every trial that ended.
+/// Runs a study until its strategy, its budget, its space or the user ends it; the journal holds every trial that ended.
 ///
 /// # Errors
 /// If the journal cannot be written; what was written before stays.
@@ -66,28 +68,23 @@ pub fn run(
 ) -> Result<Stop> {
     let started = Instant::now();
     let elapsed = || settings.spent + started.elapsed().as_secs_f64();
-    let budget = settings.search.time.map(|t| t.0);
-    let mut loop_ = Loop {
-        objective,
-        settings,
-        limits: limits(objective, settings.constraints),
-        horizon: horizon(settings.search, settings.constraints),
-        out: (journal, history, observe),
-    };
+    let time = settings.search.time.map(|t| t.0);
+    let mut loop_ = Loop { objective, settings, limits: limits(objective, settings.constraints), out: (journal, history, observe) };
     if loop_.out.1.is_empty() {
         let mildest = objective.space().mildest();
         let baseline = if objective.space().plan(&mildest).is_identity() { mildest } else { Candidate(Vec::new()) };
-        loop_.commit(Origin::Baseline, baseline, objective.baseline())?;
+        let none = (0, Origin::Baseline, None);
+        loop_.commit(none, baseline.into(), objective.baseline())?;
     }
-    let search_ends = |e: f64| budget.is_some_and(|b| e >= b * (1.0 - AFTER_SEARCH));
+    loop_.tell_expected();
+    let search_ends = |e: f64| time.is_some_and(|b| e >= b * (1.0 - AFTER_SEARCH));
     let stop = loop_.search(&|| search_ends(elapsed()))?;
-    if matches!(stop, Stop::Interrupted { .. }) {
-        return Ok(stop);
-    }
-    let all_ends = |e: f64| budget.is_some_and(|b| e >= b);
-    loop_.refine(&|| all_ends(elapsed()))?;
-    loop_.roll_back(&|| all_ends(elapsed()))?;
-    if settings.interrupt.load(Ordering::Relaxed) {
+    let all_ends = |e: f64| time.is_some_and(|b| e >= b);
+    let done = matches!(stop, Stop::Interrupted { .. })
+        || loop_.certify(&|| all_ends(elapsed()))?
+        || loop_.step(Origin::Rollback, &|| all_ends(elapsed()))?
+        || loop_.step(Origin::Spend, &|| all_ends(elapsed()))?;
+    if done && settings.interrupt.load(Ordering::Relaxed) {
         return Ok(Stop::Interrupted { trials: loop_.out.1.len() });
     }
     Ok(stop)
@@ -97,14 +94,17 @@ struct Loop<'a, 'b> {
     objective: &'a dyn Objective,
     settings: &'a Settings<'a>,
     limits: Limits,
-    horizon: f64,
     out: (&'b mut Journal, &'b mut Vec<Trial>, &'b mut dyn Observe),
 }
 
+/// What the trials of a round have in common: its number, who asked, and the trial that they are a step from.
+type Round = (usize, Origin, Option<usize>);
+
 impl Loop<'_, '_> {
-    fn commit(&mut self, origin: Origin, candidate: Candidate, outcome: Outcome) -> Result<()> {
+    fn commit(&mut self, (round, origin, from): Round, asked: Asked, outcome: Outcome) -> Result<()> {
         let (journal, history, observe) = &mut self.out;
-        let trial = Trial { trial: history.len(), origin, candidate, outcome };
+        let Asked { candidate, predicted, .. } = asked;
+        let trial = Trial { trial: history.len(), round, origin, candidate, predicted, from, outcome };
         journal.append(&trial)?;
         history.push(trial);
         if let Some(trial) = history.last() {
@@ -115,61 +115,103 @@ impl Loop<'_, '_> {
 
     /// Calls with what a strategy may see of a history.
     fn with_view<T>(&self, history: &[Trial], then: impl FnOnce(&View<'_>) -> T) -> T {
-        let (cost, differs) = (|c: &Candidate| self.objective.cost(c), |c: &Candidate| self.objective.differs(c));
-        let space = self.objective.space();
-        then(&View { space, cost: &cost, differs: &differs, limits: self.limits, horizon: self.horizon, history })
+        let cost = |c: &Candidate| self.objective.cost(c);
+        let budget = self.budget();
+        let view = View {
+            space: self.objective.space(),
+            tables: self.settings.tables,
+            cost: &cost,
+            limits: self.limits,
+            budget,
+            horizon: budget.map_or(f64::INFINITY, |b| (b * self.settings.search.give_up_at).max(1e-6)),
+            samples: self.objective.samples(),
+            history,
+        };
+        then(&view)
     }
 
-    /// Gives a candidate up once it is beyond this drop for certain.
-    fn give_up(&self, above: f64) -> GiveUp {
-        GiveUp { above: Some(above).filter(|a| a.is_finite()), alpha: 1.0 - self.settings.constraints.confidence.0 }
+    /// The largest drop that is wanted.
+    fn budget(&self) -> Option<f64> {
+        let float = self.out.1.first().and_then(|t| t.outcome.measured()).map(|(score, _)| score.accuracy);
+        self.settings.constraints.budget(float.unwrap_or(0.0))
+    }
+
+    fn interrupted(&self) -> bool {
+        self.settings.interrupt.load(Ordering::Relaxed)
+    }
+
+    /// Tells what front is expected before anything was measured.
+    fn tell_expected(&mut self) {
+        if self.out.1.len() > 1 || !self.settings.search.strategy.needs_tables() {
+            return;
+        }
+        let points = self.with_view(self.out.1, |view| {
+            let surrogate = Surrogate::fit(view.space, view.tables, view.history);
+            additive::expected_front(view, &surrogate)
+        });
+        let (_, history, observe) = &mut self.out;
+        observe.event(Event::Expected { points: &points, history: history.as_slice() });
     }
 
     fn search(&mut self, time_is_up: &dyn Fn() -> bool) -> Result<Stop> {
-        let (spec, size) = (self.settings.search, self.settings.search.asked_together);
+        let spec = self.settings.search;
         loop {
-            let searched: Vec<usize> = (0..self.out.1.len()).filter(|&i| self.out.1[i].origin == Origin::Search).collect();
-            if searched.len() >= spec.trials {
+            // Strategies know what the search itself measured: what is done with its front afterwards does not change where it goes.
+            let own: Vec<Trial> = self.out.1.iter().filter(|t| matches!(t.origin, Origin::Baseline | Origin::Search)).cloned().collect();
+            let searched = own.len() - 1;
+            if searched >= spec.trials {
                 return Ok(Stop::Trials { trials: spec.trials });
             }
-            if self.settings.interrupt.load(Ordering::Relaxed) {
+            if self.interrupted() {
                 return Ok(Stop::Interrupted { trials: self.out.1.len() });
             }
             if time_is_up() {
                 return Ok(Stop::Time { seconds: spec.time.map_or(0.0, |t| t.0) });
             }
-            // A batch is asked for with what was known when it began, also when it is resumed half-way; after a refinement or a
-            // rollback a new one begins.
-            let since = self.out.1.iter().rposition(|t| matches!(t.origin, Origin::Refine | Origin::Rollback)).map_or(0, |i| i + 1);
-            let done = searched.iter().filter(|&&i| i >= since).count() % size;
-            let known = if done == 0 { self.out.1.len() } else { searched[searched.len() - done] };
-            let mut rng = ChaCha8Rng::seed_from_u64(spec.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(known as u64));
-            let asked = self.with_view(&self.out.1[..known], |view| search::ask(spec.strategy, view, size, &mut rng));
-            let wanted: Vec<Candidate> = asked.into_iter().skip(done).take(spec.trials - searched.len()).collect();
+            let ask = |known: &[Trial]| {
+                let seed = spec.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(known.len() as u64);
+                let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                self.with_view(known, |view| search::ask(spec.strategy, view, spec.asked_together, &mut rng))
+            };
+            // A round that was not finished is asked for again, with what was known when it began.
+            let last = own.last().map_or(0, |t| t.round);
+            let begun = own.iter().position(|t| t.round == last).unwrap_or(0);
+            let again = if begun > 0 { ask(&own[..begun]) } else { Vec::new() };
+            let (round, mut wanted) =
+                if again.len() > own.len() - begun { (last, again[own.len() - begun..].to_vec()) } else { (self.next_round(), ask(&own)) };
+            wanted.truncate(spec.trials - searched);
             if wanted.is_empty() {
-                let tried: BTreeSet<&Candidate> = self.out.1.iter().map(|t| &t.candidate).collect();
-                return Ok(Stop::Exhausted { candidates: tried.len() });
+                let tried: BTreeSet<&Candidate> = own.iter().map(|t| &t.candidate).collect();
+                let rounds = own.iter().map(|t| t.round).collect::<BTreeSet<_>>().len() - 1;
+                let whole = spec.strategy.ends() && (tried.len() as f64).log10() < self.objective.space().log10_size() - 1e-9;
+                return Ok(if whole { Stop::Settled { rounds } } else { Stop::Exhausted { candidates: tried.len() } });
             }
-            self.evaluate_all(Origin::Search, &wanted, self.give_up(self.horizon), time_is_up)?;
+            self.evaluate_all((round, Origin::Search, None), &wanted, time_is_up)?;
         }
     }
 
+    fn next_round(&self) -> usize {
+        self.out.1.last().map_or(0, |t| t.round + 1)
+    }
+
     /// Evaluates candidates on several threads and commits them in order; stops taking up new ones when time is up.
-    fn evaluate_all(&mut self, origin: Origin, wanted: &[Candidate], give_up: GiveUp, time_is_up: &dyn Fn() -> bool) -> Result<()> {
+    fn evaluate_all(&mut self, round: Round, wanted: &[Asked], time_is_up: &dyn Fn() -> bool) -> Result<()> {
+        // A round may be resumed half-way: how far its candidates go depends on what was known when it began.
+        let begun = self.out.1.iter().position(|t| t.round == round.0).unwrap_or(self.out.1.len());
+        let races: Vec<Race> = self.with_view(&self.out.1[..begun], |view| wanted.iter().map(|w| self.race(view, round.1, w)).collect());
         let next = AtomicUsize::new(0);
         let ended = AtomicBool::new(false);
         let (objective, limits, interrupt) = (self.objective, self.limits, self.settings.interrupt);
-        let jobs = self.settings.jobs.clamp(1, wanted.len());
+        let jobs = self.settings.jobs.clamp(1, wanted.len().max(1));
         std::thread::scope(|scope| {
             let (send, receive) = mpsc::channel();
             for _ in 0..jobs {
-                let (send, next, ended) = (send.clone(), &next, &ended);
+                let (send, next, ended, races) = (send.clone(), &next, &ended, &races);
                 scope.spawn(move || {
                     while !ended.load(Ordering::Relaxed) && !interrupt.load(Ordering::Relaxed) {
                         let i = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(candidate) = wanted.get(i) else { break };
-                        let outcome = judge(objective, &limits, (candidate, origin.build()), give_up);
-                        if send.send((i, outcome)).is_err() {
+                        let Some(asked) = wanted.get(i) else { break };
+                        if send.send((i, judge(objective, &limits, &asked.candidate, races[i]))).is_err() {
                             break;
                         }
                     }
@@ -181,7 +223,7 @@ impl Loop<'_, '_> {
             for (i, outcome) in receive {
                 waiting.insert(i, outcome);
                 while let Some(outcome) = waiting.remove(&due) {
-                    if let Err(e) = self.commit(origin, wanted[due].clone(), outcome) {
+                    if let Err(e) = self.commit(round, wanted[due].clone(), outcome) {
                         ended.store(true, Ordering::Relaxed);
                         return Err(e);
                     }
@@ -195,47 +237,77 @@ impl Loop<'_, '_> {
         })
     }
 
-    /// Measures again, built sequentially, what is on the search's front and becomes another network by it.
-    fn refine(&mut self, time_is_up: &dyn Fn() -> bool) -> Result<()> {
-        let wanted = to_refine(self.objective, self.out.1);
-        if wanted.is_empty() || time_is_up() || self.settings.interrupt.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        self.out.2.event(Event::Refining { points: wanted.len() });
-        self.evaluate_all(Origin::Refine, &wanted, self.give_up(self.horizon), time_is_up)
+    /// How far a candidate may go.
+    fn race(&self, view: &View<'_>, origin: Origin, asked: &Asked) -> Race {
+        let samples = asked.samples.unwrap_or(self.settings.search.samples).min(view.samples);
+        let steps = matches!(origin, Origin::Rollback | Origin::Spend);
+        let above = match (steps, (view.cost)(&asked.candidate)) {
+            (true, _) => view.budget.unwrap_or(f64::INFINITY),
+            // Strategies that need a figure on all samples get it, whatever it is.
+            _ if origin == Origin::Search && asked.samples.is_some() => f64::INFINITY,
+            (false, Ok(cost)) => ceiling(view, &cost),
+            (false, Err(_)) => view.horizon,
+        };
+        Race { samples, above: Some(above).filter(|a| a.is_finite()), alpha: 1.0 - self.settings.constraints.confidence.0 }
     }
 
-    fn roll_back(&mut self, time_is_up: &dyn Fn() -> bool) -> Result<()> {
-        let Some(budget) = self.settings.constraints.accuracy_drop else { return Ok(()) };
-        let (objective, give_up) = (self.objective, self.give_up(budget.0));
+    /// Leads what is in front through more samples, up to all; whether it was ended before.
+    fn certify(&mut self, time_is_up: &dyn Fn() -> bool) -> Result<bool> {
+        let most = self.settings.search.certify;
         loop {
-            if time_is_up() || self.settings.interrupt.load(Ordering::Relaxed) {
-                return Ok(());
+            let ask = |known: &[Trial]| -> Vec<Asked> {
+                self.with_view(known, |view| {
+                    let surrogate = Surrogate::fit(view.space, view.tables, view.history);
+                    certify::ask(view, &surrogate, most)
+                })
+            };
+            let last = self.out.1.last().filter(|t| t.origin == Origin::Certify).map(|t| t.round);
+            let begun = last.and_then(|r| self.out.1.iter().position(|t| t.round == r));
+            let again = begun.map_or_else(Vec::new, |b| ask(&self.out.1[..b]));
+            let done = begun.map_or(0, |b| self.out.1.len() - b);
+            let (round, wanted) =
+                if again.len() > done { (last.unwrap_or(0), again[done..].to_vec()) } else { (self.next_round(), ask(self.out.1)) };
+            if wanted.is_empty() {
+                return Ok(self.interrupted());
             }
-            let Some(step) = self.with_view(self.out.1, |view| rollback::next(view, budget.0)) else { return Ok(()) };
-            self.out.2.event(Event::RollingBack { axis: &objective.space().axes[step.axis], step: &step });
-            let outcome = judge(objective, &self.limits, (&step.candidate, Origin::Rollback.build()), give_up);
-            self.commit(Origin::Rollback, step.candidate, outcome)?;
+            if time_is_up() || self.interrupted() {
+                return Ok(true);
+            }
+            self.out.2.event(Event::Certifying { points: wanted.len(), samples: wanted[0].samples.unwrap_or(0) });
+            self.evaluate_all((round, Origin::Certify, None), &wanted, time_is_up)?;
         }
     }
-}
 
-/// What the refinement has yet to measure, fastest first: points of the search's front that become another network and were never
-/// built sequentially. The front is of search trials alone, like beside like, so it stays as it is until the search goes on.
-fn to_refine(objective: &dyn Objective, history: &[Trial]) -> Vec<Candidate> {
-    let done: BTreeSet<&Candidate> = history.iter().filter(|t| t.origin.build() == Build::Sequential).map(|t| &t.candidate).collect();
-    let searched = history.iter().filter(|t| t.origin == Origin::Search);
-    let front = non_dominated(searched, &objective.float_cost()).into_iter().map(|(t, ..)| &t.candidate);
-    front.filter(|c| !done.contains(c) && objective.differs(c)).cloned().collect()
+    /// Goes steps back or forth, each measured; whether it was ended before.
+    fn step(&mut self, origin: Origin, time_is_up: &dyn Fn() -> bool) -> Result<bool> {
+        let Some(budget) = self.budget() else { return Ok(false) };
+        loop {
+            let next: Option<(f64, Step)> = self.with_view(self.out.1, |view| {
+                let surrogate = Surrogate::fit(view.space, view.tables, view.history);
+                let step = match origin {
+                    Origin::Rollback => rollback::back(view, &surrogate, budget),
+                    _ => rollback::forth(view, &surrogate, budget),
+                };
+                step.map(|step| (surrogate.drop(&step.candidate), step))
+            });
+            let Some((predicted, step)) = next else { return Ok(self.interrupted()) };
+            if time_is_up() || self.interrupted() {
+                return Ok(true);
+            }
+            self.out.2.event(Event::Stepping { axis: &self.objective.space().axes[step.axis], step: &step });
+            let asked = Asked { candidate: step.candidate, samples: Some(self.objective.samples()), predicted: Some(predicted) };
+            self.evaluate_all((self.next_round(), origin, Some(step.before)), &[asked], time_is_up)?;
+        }
+    }
 }
 
 /// Cheap rejections first, then the samples.
-fn judge(objective: &dyn Objective, limits: &Limits, (candidate, build): (&Candidate, Build), give_up: GiveUp) -> Outcome {
+fn judge(objective: &dyn Objective, limits: &Limits, candidate: &Candidate, race: Race) -> Outcome {
     match objective.cost(candidate) {
         Err(e) => Outcome::Failed { reason: e.to_string() },
         Ok(cost) => match limits.broken(&cost) {
             Some(limit) => Outcome::Rejected { limit, cost },
-            None => objective.evaluate(candidate, build, give_up),
+            None => objective.evaluate(candidate, race),
         },
     }
 }

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Baseline, Budget, CloudPoint, Facts, FrontPoint, LayerRow, LayerTreatment, RollbackStep, SearchCost, Stop, Summary, Verdict,
-    folder::Clock, latency_error::Judged,
+    folder::Clock, latency_error::Judged, spearman,
 };
 use crate::{
     error::{Error, Result},
     front::{front, knee},
-    search::rollback::{self, holds},
-    space::{Plan, Space},
+    search::{holds, rollback},
+    space::{Candidate, Plan, Space},
     spec::Constraints,
     trial::{Cost, Limit, Origin, Outcome, Score, Trial, counting},
 };
@@ -21,8 +21,8 @@ pub struct Context<'a> {
     pub space: &'a Space,
     /// What must hold.
     pub constraints: &'a Constraints,
-    /// What a strategy saw, for the rollback's steps.
-    pub view: &'a crate::search::View<'a>,
+    /// Cost of the float model.
+    pub float: Cost,
     /// Rows of the layers for a plan.
     pub layers: &'a dyn Fn(&Plan) -> Result<Vec<LayerRow>>,
     /// Why the search ended.
@@ -60,7 +60,7 @@ pub fn summarise(trials: &[Trial], context: &Context<'_>) -> Result<Summary> {
     };
     let constraints = context.constraints;
     let budget = Budget {
-        accuracy_drop: constraints.accuracy_drop.map(|d| d.0),
+        accuracy_drop: constraints.budget(score.accuracy),
         latency_ms: constraints.latency_ms,
         bytes: constraints.size_mb.map(|mb| (mb * 1e6) as u64),
         confidence: constraints.confidence.0,
@@ -96,6 +96,7 @@ pub fn summarise(trials: &[Trial], context: &Context<'_>) -> Result<Summary> {
         },
         cloud: cloud(trials, &front),
         rollback: rollback_steps(trials, context, budget.accuracy_drop),
+        predicted_rank_correlation: predicted_rank_correlation(&front),
         front,
         latency_error,
         layers,
@@ -143,21 +144,31 @@ pub(super) fn nearest_miss(front: &[FrontPoint], budget: &Budget) -> Option<usiz
 }
 
 fn front_points(trials: &[Trial], context: &Context<'_>) -> Vec<FrontPoint> {
-    let found = non_dominated(counting(trials), &context.view.limits.float);
-    found.into_iter().map(|p| point(p, context.space)).collect()
+    let found = non_dominated(counting(trials), &context.float);
+    found.into_iter().map(|p| FrontPoint { predicted_drop: predicted(trials, &p.0.candidate), ..point(p, context.space) }).collect()
 }
 
 /// Trials that met every sample, are neither slower nor larger than the float model, and that no other of them beats in drop, latency
-/// and bytes; by rising latency. The float model is not among them.
+/// and bytes; by rising latency. The float model is not among them. As long as nothing was certified, those that met some samples stand for them.
 pub(super) fn non_dominated<'a>(trials: impl IntoIterator<Item = &'a Trial>, float: &Cost) -> Vec<(&'a Trial, &'a Score, &'a Cost)> {
     let guard = |cost: &Cost| cost.latency_ms < float.latency_ms && cost.bytes <= float.bytes;
-    let compressed = trials.into_iter().filter(|t| t.origin != Origin::Baseline);
-    let measured: Vec<(&Trial, &Score, &Cost)> =
-        compressed.filter_map(|t| t.outcome.measured().map(|(s, c)| (t, s, c))).filter(|(_, _, cost)| guard(cost)).collect();
+    let compressed: Vec<&Trial> = trials.into_iter().filter(|t| t.origin != Origin::Baseline).collect();
+    let certified = compressed.iter().any(|t| t.outcome.measured().is_some());
+    let known = |t: &'a Trial| match &t.outcome {
+        Outcome::Measured { score, cost } => Some((t, score, cost)),
+        Outcome::Sampled { score, cost } if !certified => Some((t, score, cost)),
+        _ => None,
+    };
+    let measured: Vec<(&Trial, &Score, &Cost)> = compressed.into_iter().filter_map(known).filter(|(_, _, cost)| guard(cost)).collect();
     let points: Vec<[f64; 3]> = measured.iter().map(|(_, s, c)| [s.drop, c.latency_ms, c.bytes as f64]).collect();
     let mut out: Vec<(&Trial, &Score, &Cost)> = front(&points).into_iter().map(|i| measured[i]).collect();
     out.sort_by(|a, b| a.2.latency_ms.total_cmp(&b.2.latency_ms).then(a.0.trial.cmp(&b.0.trial)));
     out
+}
+
+/// The last drop that was predicted of a candidate, nothing measured of itself among what it is predicted from.
+fn predicted(trials: &[Trial], candidate: &Candidate) -> Option<f64> {
+    trials.iter().rev().filter(|t| t.candidate == *candidate).find_map(|t| t.predicted)
 }
 
 fn point((trial, score, cost): (&Trial, &Score, &Cost), space: &Space) -> FrontPoint {
@@ -175,9 +186,14 @@ fn point((trial, score, cost): (&Trial, &Score, &Cost), space: &Space) -> FrontP
         bytes: cost.bytes,
         predicted_drop: None,
         finetuned: false,
-        build: trial.origin.build(),
         layers: layer_map(&space.plan(&trial.candidate)),
     }
+}
+
+/// Of predicted and measured drops; none of fewer than three points.
+fn predicted_rank_correlation(front: &[FrontPoint]) -> Option<f64> {
+    let pairs: Vec<(f64, f64)> = front.iter().filter_map(|p| Some((p.predicted_drop?, p.drop))).collect();
+    spearman(&pairs)
 }
 
 fn layer_map(plan: &Plan) -> BTreeMap<String, LayerTreatment> {
@@ -192,8 +208,9 @@ fn cloud(trials: &[Trial], front: &[FrontPoint]) -> Vec<CloudPoint> {
             let cost = t.outcome.cost()?;
             let score = t.outcome.scored().map(|(s, _)| s);
             let (status, why) = match &t.outcome {
-                Outcome::Measured { .. } if !counts.contains(&t.trial) => ("measured", "measured again"),
+                Outcome::Measured { .. } | Outcome::Sampled { .. } if !counts.contains(&t.trial) => return None,
                 Outcome::Measured { .. } => ("measured", "dominated"),
+                Outcome::Sampled { .. } => ("sampled", "dominated as far as known"),
                 Outcome::Stopped { .. } => ("stopped", "over budget for certain"),
                 Outcome::Rejected { limit, .. } => ("rejected", limit_name(*limit)),
                 Outcome::Failed { .. } => return None,
@@ -202,6 +219,7 @@ fn cloud(trials: &[Trial], front: &[FrontPoint]) -> Vec<CloudPoint> {
                 trial: t.trial,
                 status: status.into(),
                 drop: score.map(|s| s.drop),
+                predicted_drop: predicted(trials, &t.candidate),
                 samples: score.map_or(0, |s| s.samples),
                 latency_ms: cost.latency_ms,
                 bytes: cost.bytes,
@@ -222,22 +240,22 @@ const fn limit_name(limit: Limit) -> &'static str {
 
 fn rollback_steps(trials: &[Trial], context: &Context<'_>, budget: Option<f64>) -> Vec<RollbackStep> {
     let Some(budget) = budget else { return Vec::new() };
-    let counted = counting(trials);
-    let steps = rollback::steps(context.view, budget).into_iter().filter_map(|(step, trial)| {
+    let steps = trials.iter().filter(|t| matches!(t.origin, Origin::Rollback | Origin::Spend)).filter_map(|trial| {
+        let step = rollback::step_of(trial, trials)?;
         let axis = &context.space.axes[step.axis];
-        let outcome = &trials.get(trial)?.outcome;
-        let score = outcome.scored().map(|(s, _)| s);
+        let score = trial.outcome.scored().map(|(s, _)| s);
+        let latency_ms = trial.outcome.cost()?.latency_ms;
         Some(RollbackStep {
-            trial,
-            before: counted.iter().find(|t| t.candidate == step.before)?.trial,
+            trial: trial.trial,
+            before: step.before,
             layer: axis.name.clone(),
             from: axis.describe(usize::from(step.from)),
-            to: axis.describe(usize::from(step.from) - 1),
+            to: axis.describe(usize::from(step.to)),
             drop: score.map(|s| s.drop),
             drop_high: score.and_then(|s| s.drop_high),
-            latency_ms: outcome.cost()?.latency_ms,
-            cost_ms: step.cost_ms,
-            held: outcome.measured().is_some_and(|(s, _)| holds(s, budget)),
+            latency_ms,
+            cost_ms: latency_ms - trials.get(step.before)?.outcome.cost()?.latency_ms,
+            held: trial.outcome.measured().is_some_and(|(s, _)| holds(s, budget)),
         })
     });
     steps.collect()

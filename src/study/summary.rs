@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     device::{Extrapolated, Split},
     precision::Precision,
-    space::{Build, Treatment, limits},
+    space::{Treatment, limits},
     spec::{Form, Method, Sparsity},
 };
 
@@ -43,8 +43,11 @@ pub struct Summary {
     pub latency_error: Option<LatencyError>,
     /// Trials that are not on the front and have a known cost.
     pub cloud: Vec<CloudPoint>,
-    /// Treatments taken back by the rollback, in order.
+    /// Treatments taken a step back or forth after the search, in order.
     pub rollback: Vec<RollbackStep>,
+    /// How well the drops of the front were predicted: Spearman's rank correlation of predicted and measured; none of fewer than three points.
+    #[serde(default)]
+    pub predicted_rank_correlation: Option<f64>,
     /// Layers of the model in order, with the chosen point's treatment beside the float model.
     pub layers: Vec<LayerRow>,
     /// Where the numbers come from.
@@ -111,6 +114,11 @@ pub enum Stop {
         /// The budget, seconds.
         seconds: f64,
     },
+    /// The strategy expects nothing more: the front no longer moves, or its procedure is done.
+    Settled {
+        /// Rounds that the search took.
+        rounds: usize,
+    },
     /// Every candidate of the space has been tried.
     Exhausted {
         /// How many there are.
@@ -170,13 +178,10 @@ pub struct FrontPoint {
     pub told_from_float: Option<bool>,
     /// Deployed bytes.
     pub bytes: u64,
-    /// The search's own prediction of the drop, where its strategy makes one.
+    /// The drop that the search predicted from what other candidates were measured at, nothing of this one, where its strategy predicts.
     pub predicted_drop: Option<f64>,
     /// Whether weights were trained after compression.
     pub finetuned: bool,
-    /// How the network that was measured, and is in `models/`, was built.
-    #[serde(default)]
-    pub build: Build,
     /// Treatment of every layer.
     pub layers: BTreeMap<String, LayerTreatment>,
 }
@@ -258,22 +263,25 @@ impl LayerTreatment {
 pub struct CloudPoint {
     /// Trial number.
     pub trial: usize,
-    /// `measured`, `stopped` or `rejected`.
+    /// `measured`, `sampled` (met some samples), `stopped` or `rejected`.
     pub status: String,
     /// Drop as far as known.
     pub drop: Option<f64>,
+    /// The drop that was predicted.
+    #[serde(default)]
+    pub predicted_drop: Option<f64>,
     /// Samples seen.
     pub samples: usize,
     /// Predicted.
     pub latency_ms: f64,
     /// Deployed bytes.
     pub bytes: u64,
-    /// Why it is not on the front: `dominated`, a limit's name, `over budget for certain`; `measured again` if a later trial of the
-    /// same candidate counts in its place.
+    /// Why it is not on the front: `dominated`, a limit's name, `over budget for certain`; `went on` if a later trial of the same candidate met more
+    /// samples.
     pub why: String,
 }
 
-/// One step of the rollback.
+/// One step of the rollback, or forward.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RollbackStep {
     /// Trial that measured the step.
@@ -292,7 +300,7 @@ pub struct RollbackStep {
     pub drop_high: Option<f64>,
     /// Latency after the step.
     pub latency_ms: f64,
-    /// Latency given back by the step.
+    /// Latency given back by the step, below zero where it won some.
     pub cost_ms: f64,
     /// Whether the budget held after the step, at the asked confidence.
     pub held: bool,
