@@ -115,7 +115,7 @@ fn write_result(folder: &Folder, evaluator: &Evaluator, history: &[Trial], summa
         let plan = setup.space.plan(&trial.candidate);
         study::write_atomically(&folder.plan(point.trial), plan.to_yaml_built(Build::Sequential)?.as_bytes())?;
         let model = folder.model(point.trial);
-        study::write_atomically(&model, &setup.compressor.compress(&plan, Build::Sequential)?)?;
+        study::write_atomically(&model, &evaluator.network(&trial.candidate)?)?;
         if summary.chosen == Some(point.trial) {
             files.push(model);
         }

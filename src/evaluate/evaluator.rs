@@ -129,6 +129,15 @@ impl Evaluator {
         Ok(by_site(&outline, &prediction, &self.setup.profile))
     }
 
+    /// The network of a candidate, as it was measured.
+    ///
+    /// # Errors
+    /// If it cannot be built.
+    pub fn network(&self, candidate: &Candidate) -> Result<Arc<Vec<u8>>> {
+        let build = || Ok(Arc::new(self.setup.compressor.compress(&self.setup.space.plan(candidate), Build::Sequential)?));
+        self.held.model(candidate).map_or_else(build, Ok)
+    }
+
     /// How outputs are compared without labels.
     pub(super) fn distance(&self) -> Distance {
         self.distance
@@ -234,19 +243,16 @@ impl Objective for Evaluator {
     }
 
     fn evaluate(&self, candidate: &Candidate, race: Race) -> Outcome {
-        let build = || Ok(Arc::new(self.setup.compressor.compress(&self.setup.space.plan(candidate), Build::Sequential)?));
         let run = || -> Result<Outcome> {
             let cost = self.cost(candidate)?;
             if self.setup.metric.is_command() {
-                let score = self.measure_by_command(&build()?, &self.setup.compressor.model.name)?;
+                let score = self.measure_by_command(&*self.network(candidate)?, &self.setup.compressor.model.name)?;
                 return Ok(Outcome::Measured { score, cost });
             }
-            let mut known = self.held.take(candidate).map_or_else(|| build().map(Known::new), Ok)?;
+            let mut known = self.held.take(candidate).map_or_else(|| self.network(candidate).map(Known::new), Ok)?;
             let (score, stopped) = self.measure(&mut known, race)?;
             let all = score.samples == self.order.len();
-            if !all {
-                self.held.put(candidate, known);
-            }
+            self.held.put(candidate, known);
             Ok(match (stopped, all) {
                 (true, _) => Outcome::Stopped { score, cost },
                 (false, false) => Outcome::Sampled { score, cost },

@@ -40,6 +40,12 @@ impl Held {
         Some(all.remove(at).1)
     }
 
+    /// A candidate's network.
+    pub(super) fn model(&self, candidate: &Candidate) -> Option<Arc<Vec<u8>>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|(c, _)| c == candidate).map(|(_, known)| Arc::clone(&known.model))
+    }
+
     /// Puts a candidate here; the oldest make room.
     pub(super) fn put(&self, candidate: &Candidate, known: Known) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

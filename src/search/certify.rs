@@ -13,6 +13,10 @@ use crate::{
 
 /// How many times as many samples the next rung has.
 const GROWTH: usize = 4;
+/// Candidates that may keep the budget and are led on beyond the number that is asked for.
+const HOPES: usize = 1;
+/// Share of the front's area that a point has to add to be led on.
+const WORTH: f64 = 0.001;
 
 /// The drop above which a candidate of this cost is of no use: the horizon, or what a measured one offers for no more.
 pub fn ceiling(view: &View<'_>, cost: &Cost) -> f64 {
@@ -70,25 +74,30 @@ pub fn ask(view: &View<'_>, surrogate: &Surrogate, most: usize) -> Vec<Asked> {
     due.map(asked).collect()
 }
 
-/// Those of the front that are led to the end.
+/// Those of the front that are led to the end: who met all samples was, and others as long as there is room. Beyond that, the fastest that may keep the
+/// budget.
 fn leaders<'a, 'b>(view: &View<'_>, leading: &[&'a Runner<'b>], most: usize) -> Vec<&'a Runner<'b>> {
     let flat = |r: &Runner<'_>| [r.point[0].max(0.0), r.point[1]];
     let worst = leading.iter().map(|r| r.point[0]).fold(0.0_f64, f64::max).max(1e-6) * 1.1;
     let reference = [worst, view.limits.float.latency_ms];
-    let mut kept: Vec<&Runner<'_>> = Vec::new();
+    let (mut kept, mut open): (Vec<&Runner<'_>>, Vec<&Runner<'_>>) = leading.iter().partition(|r| r.samples >= view.samples);
     if let Some(budget) = view.budget {
-        // The two fastest that may keep the budget: the second in case that the first does not.
-        let mut within: Vec<&&Runner<'_>> =
-            leading.iter().filter(|r| r.point[0] <= budget && (r.sure || r.samples < view.samples)).collect();
-        within.sort_by(|a, b| a.point[1].total_cmp(&b.point[1]));
-        kept.extend(within.into_iter().take(2).copied());
+        let fastest = kept.iter().filter(|r| r.sure).map(|r| r.point[1]).fold(f64::INFINITY, f64::min);
+        let mut may: Vec<&Runner<'_>> = open.iter().filter(|r| r.point[0] <= budget && r.point[1] < fastest).copied().collect();
+        may.sort_by(|a, b| a.point[1].total_cmp(&b.point[1]));
+        kept.extend(may.into_iter().take(HOPES));
     }
-    while kept.len() < most.min(leading.len()) {
-        let have: Vec<[f64; 2]> = kept.iter().map(|r| flat(r)).collect();
-        let area = |r: &Runner<'_>| hypervolume(&have.iter().copied().chain([flat(r)]).collect::<Vec<_>>(), reference);
-        let out = leading.iter().filter(|r| !kept.iter().any(|k| std::ptr::eq(*k, **r)));
-        let Some(best) = out.max_by(|a, b| area(a).total_cmp(&area(b)).then(b.trial.trial.cmp(&a.trial.trial))) else { break };
+    let led = view.history.iter().filter(|t| t.origin != Origin::Baseline && t.outcome.measured().is_some()).count();
+    let mut room = most.saturating_sub(led);
+    let area = |points: &[&Runner<'_>]| hypervolume(&points.iter().map(|r| flat(r)).collect::<Vec<_>>(), reference);
+    while room > 0 {
+        open.retain(|r| !kept.iter().any(|k| std::ptr::eq(*k, *r)));
+        let now = area(&kept);
+        let gain = |r: &&&Runner<'b>| area(&kept.iter().copied().chain([**r]).collect::<Vec<_>>()) - now;
+        let best = open.iter().map(|r| (gain(&r), *r)).max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.trial.trial.cmp(&a.1.trial.trial)));
+        let Some((_, best)) = best.filter(|(gain, _)| *gain > WORTH * now) else { break };
         kept.push(best);
+        room -= 1;
     }
     kept
 }

@@ -218,7 +218,7 @@ impl Default for SearchSpec {
             asked_together: 8,
             give_up_at: 4.0,
             samples: 512,
-            certify: 12,
+            certify: 10,
         }
     }
 }

@@ -287,7 +287,6 @@ mod searching {
     }
 }
 
-
 mod rolling_back {
     use super::*;
 
