@@ -176,6 +176,16 @@ pub fn counting<'a>(trials: impl IntoIterator<Item = &'a Trial>) -> Vec<&'a Tria
     kept
 }
 
+/// Samples that were run for these trials: a candidate that went on is not run again on what it had met. The float model's are not among them.
+pub fn inferred<'a>(trials: impl IntoIterator<Item = &'a Trial>) -> u64 {
+    let mut met: HashMap<&Candidate, usize> = HashMap::new();
+    for trial in trials.into_iter().filter(|t| t.origin != Origin::Baseline) {
+        let most = met.entry(&trial.candidate).or_default();
+        *most = (*most).max(trial.outcome.scored().map_or(0, |(s, _)| s.samples));
+    }
+    met.values().map(|m| *m as u64).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

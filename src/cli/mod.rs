@@ -18,6 +18,7 @@ macro_rules! eprintln {
     }};
 }
 
+mod bench;
 mod compress;
 mod data;
 mod device;
@@ -78,6 +79,8 @@ enum Command {
     Evaluate(evaluate::Evaluate),
     /// Measure and predict every option of every layer alone.
     Sensitivity(sensitivity::SensitivityArgs),
+    /// Run several search strategies side by side on a study's network.
+    Bench(bench::BenchArgs),
     /// List, show, import or fit device profiles.
     Device(device::Device),
     /// Check the machine: ONNX Runtime, threads, cache, telemetry.
@@ -121,6 +124,7 @@ impl Arguments {
             Command::Compress(c) => c.json,
             Command::Evaluate(c) => c.json,
             Command::Sensitivity(c) => c.json,
+            Command::Bench(c) => c.json,
             Command::Device(c) => c.json(),
             Command::Doctor(c) => c.json,
         }
@@ -141,6 +145,7 @@ pub fn run(arguments: &Arguments) -> Result<Done> {
         Command::Compress(c) => c.run(),
         Command::Evaluate(c) => c.run(),
         Command::Sensitivity(c) => c.run(),
+        Command::Bench(c) => c.run(),
         Command::Device(c) => c.run(),
         Command::Doctor(c) => c.run(),
     }

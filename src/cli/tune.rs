@@ -78,6 +78,7 @@ impl Tune {
             search: &spec.search,
             constraints: &spec.constraints,
             tables: &tables,
+            samples: None,
             jobs,
             spent: clock().seconds,
             interrupt: &interrupt,

@@ -154,6 +154,7 @@ fn uncapitalised(sentence: &str) -> String {
 pub fn stop(stop: &Stop) -> String {
     match stop {
         Stop::Trials { trials } => format!("the budget of {} was used up", format::counted(*trials as u64, "trial")),
+        Stop::Samples { samples } => format!("the budget of {} was used up", format::counted(*samples, "sample")),
         Stop::Time { seconds } => format!("the time budget of {} was used up", format::duration(*seconds)),
         Stop::Settled { rounds } => format!("the search came to its end after {}", format::counted(*rounds as u64, "round")),
         Stop::Exhausted { candidates } => format!("every one of the {} candidates was tried", format::count(*candidates as u64)),

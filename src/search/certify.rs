@@ -41,6 +41,14 @@ struct Runner<'a> {
     sure: bool,
 }
 
+impl Runner<'_> {
+    /// Half the width of the interval that it would have on all samples, as far as those that it met tell.
+    fn half_width(&self, all: usize) -> f64 {
+        let interval = self.trial.outcome.scored().and_then(|(s, _)| Some((s.drop_high? - s.drop_low?) / 2.0));
+        interval.unwrap_or(0.0) * (self.samples as f64 / all.max(1) as f64).sqrt()
+    }
+}
+
 /// Candidates that are to meet more samples; none when all that lead the front have met all. What is predicted of them is by the model fitted to all
 /// other candidates. At most `most` points are led to the
 /// end: those that add most to the front, and the fastest within the budget.
@@ -83,7 +91,8 @@ fn leaders<'a, 'b>(view: &View<'_>, leading: &[&'a Runner<'b>], most: usize) -> 
     let (mut kept, mut open): (Vec<&Runner<'_>>, Vec<&Runner<'_>>) = leading.iter().partition(|r| r.samples >= view.samples);
     if let Some(budget) = view.budget {
         let fastest = kept.iter().filter(|r| r.sure).map(|r| r.point[1]).fold(f64::INFINITY, f64::min);
-        let mut may: Vec<&Runner<'_>> = open.iter().filter(|r| r.point[0] <= budget && r.point[1] < fastest).copied().collect();
+        let hopes = |r: &&Runner<'b>| r.point[0] + r.half_width(view.samples) <= budget && r.point[1] < fastest;
+        let mut may: Vec<&Runner<'_>> = open.iter().copied().filter(hopes).collect();
         may.sort_by(|a, b| a.point[1].total_cmp(&b.point[1]));
         kept.extend(may.into_iter().take(HOPES));
     }

@@ -5,6 +5,7 @@
 //!   files of a study.
 
 mod bench;
+pub mod contest;
 mod folder;
 mod journal;
 mod knowledge;
@@ -18,12 +19,13 @@ pub mod summary;
 mod tests;
 
 pub use bench::{Bench, dataset, input_specs, open_folder, summary_of_run};
+pub use contest::{Ran, Terms};
 pub use folder::{Clock, Folder, write_atomically};
 pub use journal::{Fingerprint, Journal};
 pub use knowledge::tables;
 pub use latency_error::{Judged, tell_apart};
 pub use options::For;
-pub use run::{Settings, limits, run};
+pub use run::{Settings, judge, limits, run};
 pub use sensitivity::{Distance, Measured, RankCorrelation, Sensitivity, SensitivityRow, sensitivity, spearman};
 pub use summarise::{Context, choose, summarise};
 pub use summary::*;

@@ -28,7 +28,7 @@ use crate::{
     },
     space::Candidate,
     spec::{Constraints, SearchSpec},
-    trial::{Origin, Outcome, Trial},
+    trial::{Origin, Outcome, Trial, inferred},
 };
 
 /// Share of a time budget that is left to what follows the search.
@@ -42,6 +42,8 @@ pub struct Settings<'a> {
     pub constraints: &'a Constraints,
     /// What is known of the space before.
     pub tables: &'a Tables,
+    /// Samples that the search may infer; none for no limit.
+    pub samples: Option<u64>,
     /// Evaluations at once.
     pub jobs: usize,
     /// Seconds that earlier sessions of the study took.
@@ -161,6 +163,9 @@ impl Loop<'_, '_> {
             let searched = own.len() - 1;
             if searched >= spec.trials {
                 return Ok(Stop::Trials { trials: spec.trials });
+            }
+            if let Some(most) = self.settings.samples.filter(|most| inferred(&own) >= *most) {
+                return Ok(Stop::Samples { samples: most });
             }
             if self.interrupted() {
                 return Ok(Stop::Interrupted { trials: self.out.1.len() });
@@ -302,7 +307,7 @@ impl Loop<'_, '_> {
 }
 
 /// Cheap rejections first, then the samples.
-fn judge(objective: &dyn Objective, limits: &Limits, candidate: &Candidate, race: Race) -> Outcome {
+pub fn judge(objective: &dyn Objective, limits: &Limits, candidate: &Candidate, race: Race) -> Outcome {
     match objective.cost(candidate) {
         Err(e) => Outcome::Failed { reason: e.to_string() },
         Ok(cost) => match limits.broken(&cost) {

@@ -12,7 +12,7 @@ use crate::{
     search::{holds, rollback},
     space::{Candidate, Plan, Space},
     spec::Constraints,
-    trial::{Cost, Limit, Origin, Outcome, Score, Trial, counting},
+    trial::{Cost, Limit, Origin, Outcome, Score, Trial, counting, inferred},
 };
 
 /// What a summary needs beside the trials.
@@ -90,7 +90,7 @@ pub fn summarise(trials: &[Trial], context: &Context<'_>) -> Result<Summary> {
             rejected_by_limit: counted(|o| matches!(o, Outcome::Rejected { .. })),
             stopped_early: counted(|o| matches!(o, Outcome::Stopped { .. })),
             failed: counted(|o| matches!(o, Outcome::Failed { .. })),
-            samples_inferred: trials.iter().filter_map(|t| t.outcome.scored()).map(|(s, _)| s.samples as u64).sum(),
+            samples_inferred: inferred(trials),
             seconds: context.clock.seconds,
             baseline_pass_seconds: context.clock.baseline_pass_seconds,
         },

@@ -109,6 +109,11 @@ pub enum Stop {
         /// The budget.
         trials: usize,
     },
+    /// The samples that the search may infer are used up.
+    Samples {
+        /// The budget.
+        samples: u64,
+    },
     /// The time is used up.
     Time {
         /// The budget, seconds.
@@ -142,7 +147,7 @@ pub struct SearchCost {
     pub stopped_early: usize,
     /// Of these, failed.
     pub failed: usize,
-    /// Samples inferred over all trials.
+    /// Samples inferred over all trials but the float model's.
     pub samples_inferred: u64,
     /// Wall time over all sessions of the study.
     pub seconds: f64,

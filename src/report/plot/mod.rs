@@ -1,6 +1,7 @@
 //! The pictures of a report, as SVG text: no fonts and no bitmaps, the same bytes for the same summary.
 
 mod canvas;
+mod contest;
 mod fit;
 mod front;
 mod label;
@@ -9,6 +10,7 @@ mod roofline;
 mod sensitivity;
 mod window;
 
+pub use contest::contest_svg;
 pub use fit::{families_svg, predicted_svg};
 pub use front::front_svg;
 pub use layers::layers_svg;
