@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use clap::Args;
@@ -17,7 +18,10 @@ use crate::{
     search::Tables,
     space::{Candidate, Kind},
     spec::{Spec, StrategyName, parse_yaml},
-    study::{self, Bench, Event, Folder, Observe, Ran, Terms, contest},
+    study::{
+        self, Bench, Event, Folder, Observe, Ran, Terms,
+        contest::{self, Truth},
+    },
     trial::inferred,
 };
 
@@ -44,6 +48,9 @@ pub struct BenchArgs {
     /// Folder for bench.json, bench.svg and the journals; by default studies/ and the spec's name with -bench
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Measure every candidate of a small space too, and say what share of the true front's hypervolume each strategy found
+    #[arg(long)]
+    exhaust: bool,
     /// Measure candidates that come as JSON lines on stdin, and answer in JSON lines on stdout
     #[arg(long)]
     serve: bool,
@@ -98,7 +105,7 @@ impl BenchArgs {
                 eprintln!("{} with seed {seed}: up to {} samples in the search", strategy.name(), format::count(samples));
                 let own = dir.join(format!("{}-{seed}", strategy.name()));
                 all.push(contest::enter(&terms, (strategy, seed), &own, &mut Lines::default())?);
-                if interrupt.load(std::sync::atomic::Ordering::Relaxed) {
+                if interrupt.load(Ordering::Relaxed) {
                     eprintln!("stopped; the same command goes on");
                     return Ok(Done::Interrupted);
                 }
@@ -106,6 +113,19 @@ impl BenchArgs {
         }
         let float_ms = evaluator.float_cost().latency_ms;
         let files = write(&all, &dir, contest::reference(&evaluator, &spec), &spec)?;
+        if self.exhaust {
+            let truth = exhausted(&evaluator, jobs)?;
+            println!("{} candidates, {} on the true front of drop and latency", format::count(truth.candidates() as u64), truth.front());
+            for ran in &all {
+                let (share, measured, tried) = truth.share(&dir.join(format!("{}-{}", ran.strategy.name(), ran.seed)))?;
+                println!(
+                    "{} with seed {}: {:.2} % of its hypervolume; tried {tried}, of these {measured} on all samples",
+                    ran.strategy.name(),
+                    ran.seed,
+                    100.0 * share
+                );
+            }
+        }
         if self.json {
             print_json(&all)?;
         } else {
@@ -114,6 +134,23 @@ impl BenchArgs {
         }
         Ok(Done::Well)
     }
+}
+
+/// Bytes that values between layers may take while a whole space is measured.
+const ROOM: usize = 4 << 30;
+
+fn exhausted(evaluator: &Evaluator, jobs: usize) -> Result<Truth> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(jobs).build();
+    let pool = pool.map_err(|e| Error::Internal(format!("{jobs} threads cannot be started: {e}")))?;
+    let done = AtomicUsize::new(0);
+    let each = || {
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done % 500 == 0 {
+            eprintln!("  {done} candidates measured");
+        }
+    };
+    let all = pool.install(|| evaluator.exhaust(ROOM, &each))?;
+    Ok(Truth::new(all, evaluator.float_cost().latency_ms))
 }
 
 fn write(all: &[Ran], dir: &Path, reference: [f64; 2], spec: &Spec) -> Result<Vec<PathBuf>> {

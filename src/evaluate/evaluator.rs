@@ -143,6 +143,16 @@ impl Evaluator {
         self.distance
     }
 
+    /// The float model's first outputs for all samples.
+    pub(super) fn float_outputs(&self) -> &ArrayD<f32> {
+        &self.float.outputs
+    }
+
+    /// The order in which candidates meet the samples.
+    pub(super) fn order(&self) -> &[usize] {
+        &self.order
+    }
+
     /// ONNX Runtime.
     pub(super) fn runtime(&self) -> &Runtime {
         &self.runtime

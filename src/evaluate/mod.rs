@@ -9,6 +9,7 @@ mod command;
 mod compare;
 mod distance;
 mod evaluator;
+pub mod exhaust;
 pub mod fuse;
 mod held;
 mod prefix;

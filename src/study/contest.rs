@@ -3,7 +3,12 @@
 //! What is compared is the hypervolume of the points that met all samples, in drop and latency, as a share of the box between the origin and a reference
 //! point, over the samples that were run to get there. Drops below zero count as zero: luck is no merit.
 
-use std::{path::Path, sync::atomic::AtomicBool, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::atomic::AtomicBool,
+    time::Instant,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,10 +16,11 @@ use super::{Fingerprint, Journal, Observe, Settings, Stop, run};
 use crate::{
     error::{Error, Result},
     evaluate::{Evaluator, Objective},
-    front::hypervolume,
+    front::{front, hypervolume},
     search::{Tables, holds},
+    space::Candidate,
     spec::{SearchSpec, Spec, StrategyName},
-    trial::{Origin, Trial, inferred},
+    trial::{Origin, Outcome, Trial, inferred},
 };
 
 /// Drop of the reference point where there is no accuracy budget, as a share of the float model's metric.
@@ -86,7 +92,8 @@ pub fn enter(terms: &Terms<'_>, (strategy, seed): (StrategyName, u64), dir: &Pat
         search: &search,
         constraints: &terms.spec.constraints,
         tables: terms.tables,
-        samples: Some(terms.samples),
+        // Who has a procedure of its own goes through with it.
+        samples: (!strategy.needs_budget()).then_some(terms.samples),
         jobs: terms.jobs,
         spent: 0.0,
         interrupt: terms.interrupt,
@@ -110,6 +117,48 @@ pub fn enter(terms: &Terms<'_>, (strategy, seed): (StrategyName, u64), dir: &Pat
         fastest_certain_ms: keeping(true),
         seconds: started.elapsed().as_secs_f64(),
     })
+}
+
+/// A whole space, measured.
+pub struct Truth {
+    outcomes: HashMap<Candidate, [f64; 2]>,
+    reference: [f64; 2],
+}
+
+impl Truth {
+    /// From every candidate's outcome. The reference point is the float model's latency and the largest drop on the front.
+    pub fn new(all: Vec<(Candidate, Outcome)>, float_ms: f64) -> Self {
+        let point = |(c, o): (Candidate, Outcome)| o.measured().map(|(s, cost)| [s.drop.max(0.0), cost.latency_ms]).map(|p| (c, p));
+        let outcomes: HashMap<Candidate, [f64; 2]> = all.into_iter().filter_map(point).collect();
+        let points: Vec<[f64; 2]> = outcomes.values().copied().collect();
+        let worst = front(&points).into_iter().map(|i| points[i][0]).fold(0.0, f64::max);
+        Self { outcomes, reference: [worst, float_ms] }
+    }
+
+    /// Candidates.
+    pub fn candidates(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    /// Points of the front.
+    pub fn front(&self) -> usize {
+        front(&self.outcomes.values().copied().collect::<Vec<_>>()).len()
+    }
+
+    /// The share of the whole space's hypervolume that the candidates have that a run measured on all samples, how many these are, and how many it
+    /// measured on any. Drops are those of the whole.
+    ///
+    /// # Errors
+    /// If the run's journal cannot be read.
+    pub fn share(&self, dir: &Path) -> Result<(f64, usize, usize)> {
+        let (_, trials) = Journal::read(dir)?;
+        let tried: HashSet<&Candidate> =
+            trials.iter().filter(|t| t.origin != Origin::Baseline && t.outcome.scored().is_some()).map(|t| &t.candidate).collect();
+        let measured: HashSet<&Candidate> = trials.iter().filter(|t| t.outcome.measured().is_some()).map(|t| &t.candidate).collect();
+        let found: Vec<[f64; 2]> = measured.iter().filter_map(|c| self.outcomes.get(*c)).copied().collect();
+        let all: Vec<[f64; 2]> = self.outcomes.values().copied().collect();
+        Ok((hypervolume(&found, self.reference) / hypervolume(&all, self.reference), measured.len(), tried.len()))
+    }
 }
 
 /// How the hypervolume grew with the samples inferred: an entry for every trial that it grew with.
