@@ -25,6 +25,7 @@ struct Page<'a> {
     tiles: Vec<Tile>,
     front_svg: &'a str,
     layers_svg: &'a str,
+    drops_svg: Option<&'a str>,
     front: Table,
     latency: String,
     footnote: Option<String>,
@@ -43,11 +44,11 @@ struct Tile {
     change: String,
 }
 
-/// The page, with the two pictures drawn by [`super::plot`] set into it.
+/// The page, with the pictures drawn by [`super::plot`] set into it: the front, the layers, and predicted drops if there are any.
 ///
 /// # Errors
 /// [`Error::Internal`] if the template does not fit its data.
-pub fn page(summary: &Summary, front_svg: &str, layers_svg: &str) -> Result<String> {
+pub fn page(summary: &Summary, (front_svg, layers_svg, drops_svg): (&str, &str, Option<&str>)) -> Result<String> {
     let page = Page {
         model: &summary.model,
         device: &summary.device,
@@ -66,6 +67,7 @@ pub fn page(summary: &Summary, front_svg: &str, layers_svg: &str) -> Result<Stri
         tiles: tiles(summary),
         front_svg,
         layers_svg,
+        drops_svg,
         front: table::front(summary),
         latency: latency::sentences(summary).join(" "),
         footnote: latency::footnote(summary),
@@ -119,7 +121,8 @@ mod tests {
     use super::*;
 
     fn rendered(summary: &Summary) -> String {
-        page(summary, &plot::front_svg(summary).unwrap(), &plot::layers_svg(summary).unwrap()).unwrap()
+        let drops = plot::drops_svg(summary).unwrap();
+        page(summary, (&plot::front_svg(summary).unwrap(), &plot::layers_svg(summary).unwrap(), drops.as_deref())).unwrap()
     }
 
     #[test]

@@ -18,11 +18,14 @@ pub fn page(summary: &Summary) -> String {
     section(&mut parts, "The front", &table::front(summary));
     let sentences = Some(latency::sentences(summary).join(" ")).filter(|s| !s.is_empty());
     parts.extend(latency::footnote(summary).into_iter().chain(sentences).map(|s| format!("{}\n", prose(&s))));
+    if summary.front.iter().any(|p| p.predicted_drop.is_some()) {
+        parts.push("![Predicted against measured drop](drops.svg)\n".to_owned());
+    }
     section(&mut parts, &plan, &table::layers(summary));
     if !summary.layers.is_empty() {
         parts.push("![Predicted time of each layer](layers.svg)\n".to_owned());
     }
-    section(&mut parts, "Rollback", &table::rollback(summary));
+    section(&mut parts, "Steps around the budget", &table::rollback(summary));
     section(&mut parts, "Trials off the front", &table::outcomes(summary));
     let notes: String = notes(summary).iter().map(|note| format!("- {}\n", prose(note))).collect();
     parts.push(format!("## How to read the figures\n\n{notes}"));

@@ -24,19 +24,21 @@ pub use words::{headline, notes, stop};
 use crate::error::{Error, Result};
 use crate::study::summary::Summary;
 
-/// Writes `report.html`, `report.md`, `front.svg` and `layers.svg` into a folder, each of them whole or not at all, and
-/// gives their paths in this order.
+/// Writes `report.html`, `report.md`, `front.svg`, `layers.svg` and, where drops were predicted, `drops.svg` into a folder, each of them whole or not
+/// at all, and gives their paths in this order.
 ///
 /// # Errors
 /// [`Error::Io`] where the folder cannot be made or a file not be written.
 pub fn write(summary: &Summary, dir: &Path) -> Result<Vec<PathBuf>> {
     let front = plot::front_svg(summary)?;
     let layers = plot::layers_svg(summary)?;
-    let html = html::page(summary, &front, &layers)?;
+    let drops = plot::drops_svg(summary)?;
+    let html = html::page(summary, (&front, &layers, drops.as_deref()))?;
     let markdown = markdown::page(summary);
     fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
     [("report.html", html), ("report.md", markdown), ("front.svg", front), ("layers.svg", layers)]
         .into_iter()
+        .chain(drops.map(|svg| ("drops.svg", svg)))
         .map(|(name, text)| replace(&dir.join(name), text.as_bytes()))
         .collect()
 }

@@ -225,7 +225,7 @@ pub fn layers(summary: &Summary) -> Table {
     table.without_empty_columns()
 }
 
-/// The rollback, a step a row.
+/// The steps back and forth, a row each.
 pub fn rollback(summary: &Summary) -> Table {
     use Kind::{Code, Number, Text};
     let unit = Unit::of(&summary.metric);
@@ -233,7 +233,7 @@ pub fn rollback(summary: &Summary) -> Table {
     let mut table = Table::new([
         ("trial", Number),
         ("from trial", Number),
-        ("taken back in", Code),
+        ("in", Code),
         ("from", Text),
         ("to", Text),
         (drop, Number),

@@ -2,6 +2,7 @@
 
 mod canvas;
 mod contest;
+mod drops;
 mod fit;
 mod front;
 mod label;
@@ -11,6 +12,7 @@ mod sensitivity;
 mod window;
 
 pub use contest::contest_svg;
+pub use drops::drops_svg;
 pub use fit::{families_svg, predicted_svg};
 pub use front::front_svg;
 pub use layers::layers_svg;
