@@ -12,7 +12,7 @@ use crate::{
     search::{additive::Expected, holds},
     spec::{Constraints, Spec},
     study::{Bench, Clock, Event, Folder, Observe},
-    trial::{Origin, Trial, counting},
+    trial::{Origin, Trial, counting, inferred},
 };
 
 /// Between two lines where there is no terminal.
@@ -39,6 +39,9 @@ pub struct Progress {
     budget: Option<f64>,
     constraints: Constraints,
     points: bool,
+    ends: bool,
+    due: u64,
+    due_from: u64,
     begun: Instant,
     resumed_at: usize,
     spent: f64,
@@ -90,6 +93,9 @@ impl Progress {
             budget: None,
             constraints: spec.constraints.clone(),
             points: matches!(spec.metric, Metric::Top1 | Metric::Top5 | Metric::Agreement),
+            ends: spec.search.strategy.ends(),
+            due: 0,
+            due_from: 0,
             begun: Instant::now(),
             resumed_at: searched(history),
             spent,
@@ -123,8 +129,27 @@ impl Progress {
         }
     }
 
+    /// What is left, as far as can be said: of a search that ends by itself at most the time budget; of one that does not, by the trials' pace; of
+    /// a certification by the samples' pace.
+    fn left(&self, history: &[Trial]) -> String {
+        let by_time = self.time.map(|t| (t - self.spent - self.begun.elapsed().as_secs_f64()).max(0.0));
+        match self.phase {
+            Phase::Searching if self.ends => {
+                by_time.map_or_else(|| ", until the front no longer moves".into(), |s| format!(", at most {} left", minutes(s)))
+            }
+            Phase::Searching => self.left_by_trials(searched(history)).map_or_else(String::new, |s| format!(", about {} left", minutes(s))),
+            Phase::Certifying => {
+                let here = inferred(history).saturating_sub(self.due_from);
+                let seconds = self.begun.elapsed().as_secs_f64();
+                let pace = (here > 0).then(|| seconds / here as f64);
+                pace.map_or_else(String::new, |p| format!(", about {} for these", minutes(p * self.due.saturating_sub(here) as f64)))
+            }
+            Phase::Stepping => by_time.map_or_else(String::new, |s| format!(", at most {} left", minutes(s))),
+        }
+    }
+
     /// Time left by the trials' pace so far, and by the time budget.
-    fn left(&self, done: usize) -> Option<f64> {
+    fn left_by_trials(&self, done: usize) -> Option<f64> {
         let here = done.saturating_sub(self.resumed_at);
         let elapsed = self.begun.elapsed().as_secs_f64();
         let by_trials = (here > 0).then(|| elapsed / here as f64 * self.trials.saturating_sub(done) as f64);
@@ -177,13 +202,13 @@ impl Observe for Progress {
                 if let Some(bar) = &self.bar {
                     bar.set_position(done as u64);
                 }
-                let left = self.left(done).map_or_else(String::new, |s| format!(", about {} left", minutes(s)));
+                let left = self.left(history);
                 let best = self.best(history);
                 let text = match (self.phase, self.bar.is_some()) {
-                    (Phase::Certifying, _) => format!("certifying the front; {best}"),
-                    (Phase::Stepping, _) => format!("steps around the budget; {best}"),
+                    (Phase::Certifying, _) => format!("certifying the front; {best}{left}"),
+                    (Phase::Stepping, _) => format!("steps around the budget; {best}{left}"),
                     (Phase::Searching, true) => format!("{best}{left}"),
-                    (Phase::Searching, false) => format!("trial {done} of {}; {best}{left}", self.trials),
+                    (Phase::Searching, false) => format!("trial {done} of at most {}; {best}{left}", self.trials),
                 };
                 self.say(text, false);
                 if let Some((folder, clock, since)) = &self.clock
@@ -197,8 +222,11 @@ impl Observe for Progress {
                 }
             }
             Event::Expected { points, history } => self.show_expected(points, history),
-            Event::Certifying { points, samples } => {
+            Event::Certifying { points, samples, history } => {
                 self.phase = Phase::Certifying;
+                (self.begun, self.spent) = (Instant::now(), self.spent + self.begun.elapsed().as_secs_f64());
+                self.due_from = inferred(history);
+                self.due = (points * samples) as u64;
                 let what = if points == 1 { "point" } else { "points" };
                 self.say(format!("certifying {points} {what} of the front on {samples} samples"), true);
             }

@@ -62,8 +62,10 @@ pub enum Event<'a> {
     Certifying {
         /// How many candidates.
         points: usize,
-        /// How many samples each.
+        /// How many samples each, those that they met among them.
         samples: usize,
+        /// All trials so far.
+        history: &'a [Trial],
     },
     /// A step back or forth is about to be measured.
     Stepping {

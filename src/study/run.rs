@@ -278,7 +278,9 @@ impl Loop<'_, '_> {
             if time_is_up() || self.interrupted() {
                 return Ok(true);
             }
-            self.out.2.event(Event::Certifying { points: wanted.len(), samples: wanted[0].samples.unwrap_or(0) });
+            let samples = wanted[0].samples.unwrap_or(0);
+            let (_, history, observe) = &mut self.out;
+            observe.event(Event::Certifying { points: wanted.len(), samples, history: history.as_slice() });
             self.evaluate_all((round, Origin::Certify, None), &wanted, time_is_up)?;
         }
     }
