@@ -86,7 +86,7 @@ fn leaders<'a, 'b>(view: &View<'_>, leading: &[&'a Runner<'b>], most: usize) -> 
         let mut within: Vec<&&Runner<'_>> =
             leading.iter().filter(|r| r.point[0] <= budget && (r.sure || r.samples < view.samples)).collect();
         within.sort_by(|a, b| a.point[1].total_cmp(&b.point[1]));
-        kept.extend(within.into_iter().take(2).copied());
+        kept.extend(within.into_iter().take(most.min(2)).copied());
     }
     while kept.len() < most.min(leading.len()) {
         let have: Vec<[f64; 2]> = kept.iter().map(|r| flat(r)).collect();

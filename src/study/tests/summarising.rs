@@ -195,7 +195,7 @@ fn every_trial_is_counted_and_those_off_the_front_are_in_the_cloud() {
         Outcome::Stopped { score: *all[1].outcome.measured().unwrap().0, cost: FLOAT },
     ];
     all.extend(more.map(|outcome| Trial { trial: 0, outcome, ..all[1].clone() }));
-    all.iter_mut().enumerate().for_each(|(i, t)| t.trial = i);
+    all.iter_mut().enumerate().for_each(|(i, t)| (t.trial, t.candidate) = (i, Candidate(vec![i as u16])));
     let summary = summary(&all).unwrap();
     let c = &summary.cost;
     assert_eq!((c.trials, c.rejected_by_limit, c.failed, c.stopped_early, c.samples_inferred), (6, 1, 1, 1, 40));
