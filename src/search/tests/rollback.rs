@@ -71,6 +71,9 @@ fn steps_forward_start_from_the_fastest_that_holds_and_repeat_none() {
     // What met some samples does not hold for certain, and is not asked for again.
     assert_eq!(next(&history, 0.045, true).map(|s| s.axis), Some(2));
     step(&mut history, Origin::Spend, 1, &[0, 1, 1, 0]);
+    let found = next(&history, 0.045, true).unwrap();
+    assert_eq!((found.before, found.candidate.0.as_slice()), (3, &[0, 1, 1, 1][..]));
+    step(&mut history, Origin::Spend, 3, &[0, 1, 1, 1]);
     assert_eq!(next(&history, 0.045, true), None);
 }
 

@@ -71,8 +71,7 @@ const FLOAT: Cost = Cost { latency_ms: 10.0, bytes: 100 };
 
 /// Measured trials with these (drop, milliseconds, bytes), the float model's before them.
 fn trials(measured: &[(f64, f64, u64)]) -> Vec<Trial> {
-    let score =
-        |drop: f64| Score { accuracy: 0.9 - drop, drop, drop_low: Some(drop), drop_high: Some(drop), distance: None, samples: 10 };
+    let score = |drop: f64| Score { accuracy: 0.9 - drop, drop, drop_low: Some(drop), drop_high: Some(drop), distance: None, samples: 10 };
     let all = std::iter::once(&(0.0, FLOAT.latency_ms, FLOAT.bytes)).chain(measured).enumerate();
     all.map(|(trial, &(drop, latency_ms, bytes))| Trial {
         trial,
@@ -135,7 +134,12 @@ fn of_a_candidate_that_went_on_what_met_most_samples_stands_for_it() {
     assert_eq!(on_the_front(&all), [(3, 4), (1, 4)]);
     let again = |trial: usize, origin: Origin, of: usize, drop: f64| {
         let (_, ms, bytes) = [(0.01, 8.0, 90), (0.02, 8.5, 95), (0.03, 6.0, 80)][of - 1];
-        Trial { trial, origin, predicted: Some(drop / 2.0), ..Trial { candidate: plain[of].candidate.clone(), ..trials(&[(drop, ms, bytes)]).remove(1) } }
+        Trial {
+            trial,
+            origin,
+            predicted: Some(drop / 2.0),
+            ..Trial { candidate: plain[of].candidate.clone(), ..trials(&[(drop, ms, bytes)]).remove(1) }
+        }
     };
     all.push(again(4, Origin::Certify, 1, 0.025));
     all.push(again(5, Origin::Certify, 3, 0.028));
