@@ -36,11 +36,14 @@ struct Prior {
     option: f64,
 }
 
+/// Where the weights of every option stand: kind, axis, option.
+type Places = Vec<Vec<Option<[usize; 3]>>>;
+
 /// A fitted model of distance and drop.
 #[derive(Debug, Clone)]
 pub struct Surrogate {
     table: Vec<Vec<f64>>,
-    places: Vec<Vec<Option<[usize; 3]>>>,
+    places: Places,
     found: Vec<f64>,
     /// Cholesky factor of the posterior's precision.
     factor: Mat<f64>,
@@ -171,7 +174,7 @@ impl Surrogate {
 }
 
 /// Where the weights of each option stand (kind, axis, option), none for options without damage, and the prior of each.
-fn layout(space: &Space, damage: &[Vec<f64>]) -> (Vec<Vec<Option<[usize; 3]>>>, Vec<f64>) {
+fn layout(space: &Space, damage: &[Vec<f64>]) -> (Places, Vec<f64>) {
     let mut kinds: Vec<Kind> = space.axes.iter().map(|a| a.kind()).collect();
     kinds.sort();
     kinds.dedup();

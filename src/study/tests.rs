@@ -20,6 +20,11 @@ use crate::{
     trial::{Cost, Limit, Origin, Outcome, Score, Trial},
 };
 
+/// A folder for a study, in memory where there is room for one: a journal waits for the disk at every line.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn fingerprint() -> Fingerprint {
     let s = || "x".to_string();
     Fingerprint { journal: 1, gulliver: s(), onnxruntime: s(), spec: s(), model: s(), calibration: s(), validation: s(), device: s() }
@@ -41,7 +46,7 @@ fn study(made: &Made, search: &SearchSpec, constraints: &Constraints, jobs: usiz
 }
 
 fn fresh(made: &Made, search: &SearchSpec, constraints: &Constraints, jobs: usize) -> (Stop, Vec<Trial>, Vec<u8>) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let (stop, trials) = study(made, search, constraints, jobs, folder.path());
     (stop, trials, std::fs::read(folder.path().join("journal.jsonl")).unwrap())
 }

@@ -75,7 +75,7 @@ fn a_study_cut_anywhere_and_resumed_has_the_journal_of_one_never_cut() {
         // Nothing, after every line, and within the line that follows.
         let cuts = std::iter::once(0).chain(ends.iter().copied()).chain(ends.iter().step_by(4).map(|e| (e + 9).min(whole.len())));
         for cut in cuts {
-            let folder = tempfile::tempdir().unwrap();
+            let folder = folder();
             let path = folder.path().join("journal.jsonl");
             std::fs::write(&path, &whole[..cut]).unwrap();
             study(&of_seed(seed), &search, &within(budget), 2, folder.path());
@@ -93,7 +93,7 @@ fn a_study_interrupted_after_any_evaluation_and_resumed_has_the_same_journal() {
         let (_, _, whole) = fresh(&all, &search, &within(budget), 1);
         let evaluations = all.evaluated.load(Ordering::Relaxed);
         for after in 1..=evaluations {
-            let folder = tempfile::tempdir().unwrap();
+            let folder = folder();
             let flag: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
             let mut made = of_seed(seed);
             made.stop = Some((after, flag));
@@ -110,7 +110,7 @@ fn a_study_interrupted_after_any_evaluation_and_resumed_has_the_same_journal() {
 #[test]
 fn a_finished_study_run_again_changes_nothing() {
     for strategy in StrategyName::ALL {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let run = || study(&made(), &SearchSpec { strategy, ..spec(20) }, &within(0.01), 1, folder.path());
         assert_eq!(run(), run(), "{strategy:?}");
     }
@@ -119,7 +119,7 @@ fn a_finished_study_run_again_changes_nothing() {
 #[test]
 fn more_trials_go_on_from_those_that_are_there_and_search_none_twice() {
     for few in [10, 12, 16] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let search = |trials| SearchSpec { strategy: StrategyName::Nsga2, ..spec(trials) };
         let (_, before) = study(&made(), &search(few), &within(0.01), 1, folder.path());
         let (_, after) = study(&made(), &search(40), &within(0.01), 1, folder.path());
@@ -148,7 +148,7 @@ fn name(origin: Origin) -> &'static str {
 
 #[test]
 fn a_study_that_went_on_and_was_cut_after_that_ends_the_same() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("journal.jsonl");
     let search = |trials| SearchSpec { trials, ..few(StrategyName::Nsga2) };
     let (_, before) = study(&made(), &search(10), &within(0.01), 1, folder.path());

@@ -15,7 +15,7 @@ fn four() -> (Made, Vec<Trial>) {
 /// The study after these trials.
 fn after(made: &Made, history: &[Trial], budget: f64) -> (Stop, Vec<Trial>) {
     let trials = by(Origin::Search, history);
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let (mut journal, _) = Journal::open(folder.path(), &fingerprint()).unwrap();
     history.iter().for_each(|t| journal.append(t).unwrap());
     drop(journal);
