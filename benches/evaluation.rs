@@ -13,7 +13,7 @@ use gulliver::{
     compress::Effort,
     evaluate::{Objective, Race, evaluate_model},
     runtime::Runtime,
-    space::{Build, Candidate, Choice, Kind},
+    space::{Candidate, Choice, Kind},
     spec::Spec,
     study::Bench,
 };
