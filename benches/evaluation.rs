@@ -11,9 +11,9 @@ use std::{path::Path, time::Instant};
 
 use gulliver::{
     compress::Effort,
-    evaluate::{GiveUp, Objective, evaluate_model},
+    evaluate::{Objective, Race, evaluate_model},
     runtime::Runtime,
-    space::{Build, Candidate, Choice, Kind},
+    space::{Candidate, Choice, Kind},
     spec::Spec,
     study::Bench,
 };
@@ -52,7 +52,7 @@ fn network(runtime: &Runtime, name: &str) {
         times[0].push(begun.elapsed().as_secs_f64());
         for (slot, (_, candidate)) in times[1..].iter_mut().zip(&candidates) {
             let begun = Instant::now();
-            let outcome = evaluator.evaluate(candidate, Build::Parallel, GiveUp { above: None, alpha: 0.05 });
+            let outcome = evaluator.evaluate(candidate, Race { samples: evaluator.samples(), above: None, alpha: 0.05 });
             assert!(outcome.measured().is_some(), "{outcome:?}");
             slot.push(begun.elapsed().as_secs_f64());
         }

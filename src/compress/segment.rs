@@ -142,6 +142,9 @@ impl<'m> Frontier<'m> {
     }
 }
 
+/// Type of a value's elements, by its name.
+type Elements<'a> = &'a dyn Fn(&str) -> Option<Element>;
+
 /// Some nodes of a model as a network of their own, with the outputs that are wanted; what they read and is no constant are its inputs, floats
 /// where nothing else is known of them.
 ///
@@ -151,7 +154,7 @@ pub(crate) fn piece(
     model: &Model,
     nodes: &[&NodeProto],
     constants: &HashMap<&str, &TensorProto>,
-    (element, wanted): (&dyn Fn(&str) -> Option<Element>, &[String]),
+    (element, wanted): (Elements<'_>, &[String]),
 ) -> Result<Vec<u8>> {
     let inside: BTreeSet<&str> = outputs(nodes).collect();
     let read: BTreeSet<&str> = nodes.iter().flat_map(|n| reads(n)).filter(|v| !inside.contains(v)).collect();

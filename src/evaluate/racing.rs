@@ -55,6 +55,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
+    use crate::data::Metric;
 
     /// Share of 400 shuffles of a set of 2,000 differences that are given up, and the mean number of samples seen.
     fn given_up(losses: usize, gains: usize, budget: f64) -> (f64, f64) {
@@ -83,5 +84,67 @@ mod tests {
     fn a_hopeless_candidate_is_given_up_early() {
         let (share, seen) = given_up(500, 100, 0.02);
         assert!(share > 0.99 && seen < 250.0, "{share} {seen}");
+    }
+
+    const RUNS: usize = 200;
+
+    /// Shares of the runs in which a candidate ends before its last sample, and in which it is accepted after it, by a budget of a point. Each run
+    /// draws its samples without replacement from `whole`, of which the candidate gets `rate` otherwise than the float model, and loses `drop`.
+    fn run(rate: f64, drop: f64, samples: usize, whole: usize) -> (f64, f64) {
+        const BUDGET: f64 = 0.01;
+        let count = |share: f64| (share * whole as f64).round() as usize;
+        let (losses, gains) = (count((rate + drop) / 2.0), count((rate - drop) / 2.0));
+        let mut all: Vec<f64> = vec![1.0; losses];
+        all.extend(vec![-1.0; gains]);
+        all.resize(whole, 0.0);
+        let mut rng = ChaCha8Rng::seed_from_u64((1e4 * (rate + 10.0 * drop)) as u64 + samples as u64);
+        let (mut given_up, mut accepted) = (0, 0);
+        for _ in 0..RUNS {
+            let met: Vec<f64> = all.partial_shuffle(&mut rng, samples).0.to_vec();
+            let mut bet = Bet::new(BUDGET, samples, 0.05);
+            let at = met.iter().position(|&d| bet.push(d)).filter(|at| at + 1 < samples);
+            given_up += usize::from(at.is_some());
+            if at.is_none() {
+                let float: Vec<f64> = met.iter().map(|&d| f64::from(u8::from(d > 0.0))).collect();
+                let candidate: Vec<f64> = met.iter().map(|&d| f64::from(u8::from(d < 0.0))).collect();
+                let interval = Metric::Top1.paired(&float, &candidate, 0.95).unwrap();
+                accepted += usize::from(interval.high <= BUDGET);
+            }
+        }
+        (given_up as f64 / RUNS as f64, accepted as f64 / RUNS as f64)
+    }
+
+    const RATES: [f64; 3] = [0.03, 0.06, 0.12];
+    const SIZES: [usize; 2] = [2000, 10_000];
+
+    #[test]
+    fn a_candidate_within_the_budget_is_thrown_out_in_at_most_five_per_cent_of_runs() {
+        for (rate, drop) in RATES.into_iter().flat_map(|r| [(r, 0.01), (r, 0.009), (r, 0.005), (r, 0.0)]) {
+            for samples in SIZES {
+                // The samples are the whole set, so that the drop over it is known.
+                let (given_up, _) = run(rate, drop, samples, samples);
+                assert!(given_up <= 0.05, "{given_up} of runs at {rate} {drop} with {samples}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_candidate_two_points_over_the_budget_is_accepted_in_at_most_five_per_cent_of_runs() {
+        for rate in RATES {
+            for (samples, whole) in SIZES.into_iter().flat_map(|s| [(s, s), (s, 50_000)]) {
+                let (given_up, accepted) = run(rate, 0.03, samples, whole);
+                assert!(accepted <= 0.05, "{accepted} of runs at {rate} with {samples} of {whole}");
+                // Nearly all of the others end before their last sample.
+                assert!(given_up >= 0.95, "{given_up} of runs at {rate} with {samples} of {whole}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_candidate_exactly_at_the_budget_is_accepted_in_at_most_five_per_cent_of_runs() {
+        for (rate, samples) in RATES.into_iter().flat_map(|r| SIZES.map(|s| (r, s))) {
+            let (_, accepted) = run(rate, 0.01, samples, 50_000);
+            assert!(accepted <= 0.05, "{accepted} of runs at {rate} with {samples}");
+        }
     }
 }

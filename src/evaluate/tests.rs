@@ -162,12 +162,17 @@ fn dataset(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("datasets/cifar10-{name}"))
 }
 
+/// Images for a network of one input.
+pub(super) fn cifar10(model: &Model) -> Dataset {
+    let input = model.inputs().next().unwrap().name().to_string();
+    let specs = [InputSpec { name: input, dims: vec![None, Some(3), Some(32), Some(32)] }];
+    Dataset::open(&Source::npz(dataset("calibration.npz")), &Input::default(), &specs).unwrap()
+}
+
 /// The twins of a network with as many layers as can be at a precision, and 64 images.
 fn same_on_images(name: &str) {
     let mut compressor = Compressor::load(&runtime(), &dataset(&format!("{name}.onnx")), &BTreeMap::new()).unwrap();
-    let input = compressor.model.inputs().next().unwrap().name().to_string();
-    let specs = [InputSpec { name: input, dims: vec![None, Some(3), Some(32), Some(32)] }];
-    let data = Arc::new(Dataset::open(&Source::npz(dataset("calibration.npz")), &Input::default(), &specs).unwrap());
+    let data = Arc::new(cifar10(&compressor.model));
     let effort = Effort { threads: 1, max_memory: Effort::MEMORY, positions: 16, widest: Effort::WIDEST };
     compressor.calibrate(Arc::clone(&data), 16, effort, None).unwrap();
     let images: Vec<ArrayD<f32>> = (0..13).map(|b| data.batch(&(5 * b..5 * b + 5).collect::<Vec<_>>()).unwrap().remove(0).1).collect();

@@ -2,10 +2,7 @@
 
 use crate::precision::Precision::{self, Fp16, Int4, Int8};
 use crate::study::{summary::*, tell_apart};
-use crate::{
-    device::Split,
-    space::{Build, Treatment},
-};
+use crate::{device::Split, space::Treatment};
 
 /// Every fixture with its name.
 pub fn all() -> [(&'static str, Summary); 9] {
@@ -63,6 +60,7 @@ pub fn within() -> Summary {
             baseline_pass_seconds: 61.3,
         },
         layers: layers(&front[3]),
+        predicted_rank_correlation: Some(0.97),
         front,
         latency_error: Some(LatencyError {
             ratio_error: ERROR,
@@ -276,7 +274,6 @@ fn point(trial: usize, drop: f64, half: f64, latency: f64, size: f64) -> FrontPo
         bytes: (3_882_357.0 * size) as u64,
         predicted_drop: Some(drop * 1.12 + 0.0004),
         finetuned: trial == 342,
-        build: Build::Parallel,
         layers: layers.collect(),
     }
 }
@@ -324,6 +321,7 @@ fn cloud() -> Vec<CloudPoint> {
             trial: 400 + i,
             status: status.into(),
             drop,
+            predicted_drop: drop.map(|d| 0.9 * d),
             samples: if status == "measured" { 10_000 } else { 0 },
             latency_ms: 1.23 * latency,
             bytes: (3_882_357.0 * (0.25 + 0.5 * random())) as u64,

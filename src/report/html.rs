@@ -175,6 +175,6 @@ mod tests {
 
     #[test]
     fn the_page_without_its_pictures_is_this() {
-        insta::assert_snapshot!(page(&fixture::missed(), "<svg></svg>", "<svg></svg>").unwrap());
+        insta::assert_snapshot!(page(&fixture::missed(), ("<svg></svg>", "<svg></svg>", None)).unwrap());
     }
 }

@@ -255,20 +255,9 @@ mod tests {
     }
 
     #[test]
-    fn notes_name_the_points_built_in_parallel_beside_others_that_are_not() {
-        let mut summary = fixture::within();
-        let told = |summary: &Summary| notes(summary).into_iter().find(|n| n.contains("really get"));
-        assert_eq!(told(&summary), None);
-        let pruned = |p: &FrontPoint| p.layers.values().any(|t| t.keep < 1.0 || t.rank.is_some());
-        let last = summary.front.iter().rposition(pruned).unwrap();
-
-        let note = told(&summary).unwrap();
-        assert!(note.contains(&format!("in trial {} by the float model's", summary.front[last].trial)), "{note}");
-    }
-
-    #[test]
     fn the_end_of_the_search_has_its_figure() {
         assert_eq!(stop(&Stop::Time { seconds: 28_800.0 }), "the time budget of 8 h 0 min was used up");
         assert_eq!(stop(&Stop::Exhausted { candidates: 1_024 }), "every one of the 1,024 candidates was tried");
+        assert_eq!(stop(&Stop::Settled { rounds: 5 }), "the search came to its end after 5 rounds");
     }
 }

@@ -42,11 +42,7 @@ pub struct Expected {
 
 /// The front that is expected, by rising latency: of points that pass the limits and are neither slower nor larger than float.
 pub fn expected_front(view: &View<'_>, surrogate: &Surrogate) -> Vec<Expected> {
-    solved(view, surrogate, surrogate.damage())
-}
-
-fn solved(view: &View<'_>, surrogate: &Surrogate, damage: Vec<Vec<f64>>) -> Vec<Expected> {
-    let front = view.tables.problem(damage).front_within(view.limits.bytes.map(|b| b as f64), EFFORT);
+    let front = view.tables.problem(surrogate.damage()).front_within(view.limits.bytes.map(|b| b as f64), EFFORT);
     let point = |s: super::solve::Solution| {
         let candidate = Candidate(s.options);
         let cost = (view.cost)(&candidate).ok().filter(|c| view.limits.broken(c).is_none())?;
@@ -75,24 +71,23 @@ pub fn ask(view: &View<'_>, n: usize, rng: &mut ChaCha8Rng) -> Vec<Asked> {
     }
     let mut seen: HashSet<Candidate> = view.history.iter().map(|t| t.candidate.clone()).collect();
     let mut out = Vec::new();
-    let mut misses = 0;
-    while out.len() < n && misses < n {
-        let points = if out.is_empty() && misses == 0 { mean.clone() } else { solved(view, &surrogate, surrogate.drawn(rng)) };
+    for turn in 0..2 * n {
+        if out.len() == n {
+            break;
+        }
+        let points = if turn % 2 == 0 { mean.clone() } else { expected_front(view, &surrogate.drawn(rng)) };
         let now = area(&known);
         let won = |p: &Expected| {
             let more: Vec<[f64; 2]> = known.iter().copied().chain([[p.drop.max(0.0), p.latency_ms]]).collect();
             area(&more) - now
         };
-        let aims_at_budget = view.budget.filter(|_| out.len() % 3 == 2);
+        let aims_at_budget = view.budget.filter(|_| turn % 3 == 2);
         let new = points.iter().filter(|p| !seen.contains(&p.candidate) && p.drop <= worst);
         let picked = match aims_at_budget {
             Some(budget) => new.filter(|p| p.drop <= budget).min_by(|a, b| a.latency_ms.total_cmp(&b.latency_ms)),
             None => new.map(|p| (won(p), p)).max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(w, _)| *w > 0.0).map(|(_, p)| p),
         };
-        let Some(picked) = picked else {
-            misses += 1;
-            continue;
-        };
+        let Some(picked) = picked else { continue };
         let predicted = surrogate.drop(&picked.candidate);
         known.push([predicted.max(0.0), picked.latency_ms]);
         seen.insert(picked.candidate.clone());

@@ -5,9 +5,12 @@
 //! front in place of a best half). At any sample a candidate ends that is over the horizon for certain, or whose drop is for certain above that of a
 //! candidate that met every sample and costs no more.
 
+use std::collections::HashSet;
+
 use super::{Asked, Surrogate, View, holds, without_own};
 use crate::{
     front::{front, hypervolume},
+    space::Candidate,
     trial::{Cost, Origin, Outcome, Trial, counting},
 };
 
@@ -50,11 +53,13 @@ impl Runner<'_> {
 }
 
 /// Candidates that are to meet more samples; none when all that lead the front have met all. What is predicted of them is by the model fitted to all
-/// other candidates. At most `most` points are led to the
-/// end: those that add most to the front, and the fastest within the budget.
+/// other candidates. At most `most` points are led to the end: those that add most to the front, and the fastest within the budget.
 pub fn ask(view: &View<'_>, surrogate: &Surrogate, most: usize) -> Vec<Asked> {
+    // A race that is run again may end earlier than the samples that were met before.
+    let ended = |t: &&Trial| !matches!(t.outcome, Outcome::Measured { .. } | Outcome::Sampled { .. });
+    let given_up: HashSet<&Candidate> = view.history.iter().filter(ended).map(|t| &t.candidate).collect();
     let runner = |trial: &'_ Trial| -> Option<([f64; 3], usize, bool)> {
-        if trial.origin == Origin::Baseline || matches!(trial.outcome, Outcome::Stopped { .. }) {
+        if trial.origin == Origin::Baseline || given_up.contains(&trial.candidate) {
             return None;
         }
         let (score, cost) = trial.outcome.scored()?;

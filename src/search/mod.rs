@@ -11,6 +11,8 @@ pub mod additive;
 mod anneal;
 pub mod certify;
 mod evolve;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod peers;
 pub mod probe;
 mod random;
@@ -18,6 +20,8 @@ pub mod rollback;
 pub mod solve;
 mod surrogate;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use rand_chacha::ChaCha8Rng;
 

@@ -63,7 +63,9 @@ pub fn back(view: &View<'_>, surrogate: &Surrogate, budget: f64) -> Option<Step>
         let Some((first, _)) = chain.next() else { continue };
         // What the model expects to be saved, off what the tip was measured at.
         let now = surrogate.drop(&tip.candidate);
-        let reaches = |c: &Candidate| score.drop_high.unwrap_or(score.drop) - (now - surrogate.drop(c)) <= budget;
+        let measured = tip.outcome.measured().is_some();
+        let known = if measured { score.drop_high.unwrap_or(score.drop) } else { surrogate.estimate(score, &tip.candidate).0 };
+        let reaches = |c: &Candidate| known - (now - surrogate.drop(c)) <= budget;
         let hopeful = reaches(&first.candidate) || chain.any(|(step, _)| reaches(&step.candidate));
         if hopeful || fastest >= view.limits.float.latency_ms {
             return Some(first);

@@ -36,11 +36,14 @@ struct Prior {
     option: f64,
 }
 
+/// Where the weights of every option stand: kind, axis, option.
+type Places = Vec<Vec<Option<[usize; 3]>>>;
+
 /// A fitted model of distance and drop.
 #[derive(Debug, Clone)]
 pub struct Surrogate {
     table: Vec<Vec<f64>>,
-    places: Vec<Vec<Option<[usize; 3]>>>,
+    places: Places,
     found: Vec<f64>,
     /// Cholesky factor of the posterior's precision.
     factor: Mat<f64>,
@@ -73,11 +76,16 @@ impl Surrogate {
 
     /// Damages of all options with the fitted weights.
     pub fn damage(&self) -> Vec<Vec<f64>> {
-        self.weighted(&self.found)
+        let found = &self.found;
+        let weigh = |(d, place): (&f64, &Option<[usize; 3]>)| match place {
+            Some(at) => d * at.iter().map(|&i| found[i]).sum::<f64>().clamp(-6.0, 6.0).exp(),
+            None => *d,
+        };
+        self.table.iter().zip(&self.places).map(|(of, places)| of.iter().zip(places).map(weigh).collect()).collect()
     }
 
-    /// Damages with weights drawn from what is believed of them.
-    pub fn drawn(&self, rng: &mut ChaCha8Rng) -> Vec<Vec<f64>> {
+    /// The model with all of its distance drawn from what is believed of it.
+    pub fn drawn(&self, rng: &mut ChaCha8Rng) -> Self {
         let normal = Mat::from_fn(self.found.len(), 1, |_, _| standard_normal(rng));
         // precision = L Lᵀ, so Lᵀ x = z has the posterior's covariance.
         let n = self.found.len();
@@ -86,7 +94,7 @@ impl Surrogate {
             let rest: f64 = (i + 1..n).map(|j| self.factor[(j, i)] * x[j]).sum();
             x[i] = (normal[(i, 0)] - rest) / self.factor[(i, i)];
         }
-        self.weighted(&self.found.iter().zip(x).map(|(f, d)| f + d).collect::<Vec<_>>())
+        Self { found: self.found.iter().zip(x).map(|(f, d)| f + d).collect(), ..self.clone() }
     }
 
     /// Expected distance of a candidate.
@@ -116,14 +124,6 @@ impl Surrogate {
         let weight = 1.0 / own.powi(2).max(1e-12);
         let precision = weight + 1.0 / model.powi(2);
         ((weight * score.drop + expected / model.powi(2)) / precision, precision.sqrt().recip())
-    }
-
-    fn weighted(&self, found: &[f64]) -> Vec<Vec<f64>> {
-        let weigh = |(d, place): (&f64, &Option<[usize; 3]>)| match place {
-            Some(at) => d * at.iter().map(|&i| found[i]).sum::<f64>().clamp(-6.0, 6.0).exp(),
-            None => *d,
-        };
-        self.table.iter().zip(&self.places).map(|(of, places)| of.iter().zip(places).map(weigh).collect()).collect()
     }
 
     fn sum(&self, found: &[f64], candidate: &Candidate) -> f64 {
@@ -171,7 +171,7 @@ impl Surrogate {
 }
 
 /// Where the weights of each option stand (kind, axis, option), none for options without damage, and the prior of each.
-fn layout(space: &Space, damage: &[Vec<f64>]) -> (Vec<Vec<Option<[usize; 3]>>>, Vec<f64>) {
+fn layout(space: &Space, damage: &[Vec<f64>]) -> (Places, Vec<f64>) {
     let mut kinds: Vec<Kind> = space.axes.iter().map(|a| a.kind()).collect();
     kinds.sort();
     kinds.dedup();

@@ -51,14 +51,15 @@ fn what_is_left_out_has_its_default() {
     let spec = load(SMALLEST).unwrap();
     assert_eq!(spec.metric, Metric::default());
     assert_eq!(spec.device.batch, 1);
-    let Constraints { accuracy_drop, latency_ms, size_mb, confidence } = spec.constraints;
-    assert_eq!((accuracy_drop, latency_ms, size_mb, confidence), (None, None, None, Share(0.95)));
+    let Constraints { accuracy_drop, relative_drop, latency_ms, size_mb, confidence } = spec.constraints;
+    assert_eq!((accuracy_drop, relative_drop, latency_ms, size_mb, confidence), (None, None, None, None, Share(0.95)));
     let QuantizeSpec { activations, percentile, offset, weights, round, balance, bias_correction, positions, reconstruction } =
         spec.quantize;
     assert_eq!((activations, percentile, offset, weights), (None, Share(0.9999), true, WeightRule::Mse));
     assert_eq!((round, balance, bias_correction, positions, reconstruction), (None, None, true, 16, 512));
-    let SearchSpec { strategy, trials, time, seed, asked_together, give_up_at } = spec.search;
-    assert_eq!((strategy, trials, time, seed, asked_together, give_up_at), (StrategyName::Evolve, 300, None, 0, 8, 4.0));
+    let SearchSpec { strategy, trials, time, seed, asked_together, give_up_at, samples, certify } = spec.search;
+    assert_eq!((strategy, trials, time, seed, asked_together, give_up_at), (StrategyName::Additive, 300, None, 0, 8, 4.0));
+    assert_eq!((samples, certify), (512, 12));
     let patterns: Vec<&str> = spec.space.iter().flat_map(|r| &r.layers.0).map(String::as_str).collect();
     assert_eq!(patterns, ["*", "first", "last"]);
     assert_eq!(spec.space[0].precision, Some(vec![Precision::Fp16, Precision::Int8, Precision::Int4]));
@@ -110,11 +111,45 @@ fn wrong_values_are_named_with_their_line() {
     refused("constraints:\n  confidence: 30%\n", 7, "confidence");
     refused("search:\n  asked_together: 0\n", 6, "asked_together");
     refused("search:\n  give_up_at: 0.5\n", 6, "give_up_at");
+    refused("search:\n  certify: 0\n", 6, "certify");
+    refused("search:\n  samples: 0\n", 6, "samples");
+    refused("metric: kl\nconstraints:\n  relative_drop: 1%\n", 8, "relative_drop");
+    refused("metric: sqnr\nconstraints:\n  relative_drop: 1%\n", 8, "no scale");
+    refused("constraints:\n  relative_drop: 0.5x\n", 7, "0.5x");
     refused("space: []\n", 6, "no rules");
     refused("space:\n  - {layers: '*', precision: [int8]}\n  - {layers: dense, keep: []}\n", 8, "empty list");
     refused("space:\n  - layers: a\n    rank: [1.5]\n", 8, "1.5");
     refused("space:\n  - layers: a\n    keep: [0]\n", 8, "above 0");
     refused("space:\n  - layers: a\n    precision: [int2]\n", 8, "int2");
+}
+
+#[test]
+fn of_an_absolute_and_a_relative_limit_of_the_drop_the_smaller_counts() {
+    let budget = |text: &str, float: f64| load(&format!("{SMALLEST}constraints: {{{text}}}\n")).unwrap().constraints.budget(float);
+    assert_eq!(budget("accuracy_drop: 1.0%", 0.8), Some(0.01));
+    assert_eq!(budget("relative_drop: 1.0%", 0.8), Some(0.008));
+    assert_eq!(budget("accuracy_drop: 1.0%, relative_drop: 1.0%", 0.8), Some(0.008));
+    assert_eq!(budget("accuracy_drop: 0.5%, relative_drop: 1.0%", 0.8), Some(0.005));
+    assert_eq!(budget("latency_ms: 1", 0.8), None);
+}
+
+#[test]
+fn a_strategy_that_works_towards_a_budget_is_refused_without_one() {
+    for strategy in StrategyName::ALL {
+        let search = format!("search:\n  seed: 1\n  strategy: {}\n", strategy.name());
+        if strategy.needs_budget() {
+            refused(&search, 8, "accuracy budget");
+        } else {
+            assert!(load(&format!("{SMALLEST}{search}")).is_ok(), "{strategy:?}");
+        }
+        for limit in ["accuracy_drop", "relative_drop"] {
+            let spec = load(&format!("{SMALLEST}{search}constraints: {{{limit}: 1%}}\n")).unwrap();
+            assert_eq!(spec.search.strategy, strategy);
+            assert_eq!(serde_yaml::from_str::<Spec>(&spec.to_yaml().unwrap()).unwrap(), spec);
+        }
+    }
+    let peers: Vec<&str> = StrategyName::ALL.iter().filter(|s| s.needs_budget()).map(|s| s.name()).collect();
+    assert_eq!(peers, ["amct", "aimet", "nncf"]);
 }
 
 #[test]

@@ -168,9 +168,10 @@ mod tests {
     }
 
     fn trial(n: usize) -> Trial {
-        let score = Score { accuracy: 0.1 + 0.2, drop: 1.0 / 3.0, drop_low: Some(-0.1), drop_high: None, samples: 7 };
+        let score =
+            Score { accuracy: 0.1 + 0.2, drop: 1.0 / 3.0, drop_low: Some(-0.1), drop_high: None, distance: Some(1.0 / 7.0), samples: 7 };
         let outcome = Outcome::Measured { score, cost: Cost { latency_ms: 0.1, bytes: 3 } };
-        Trial { trial: n, origin: Origin::Search, candidate: Candidate(vec![1, 2]), outcome }
+        Trial { trial: n, round: n, origin: Origin::Search, candidate: Candidate(vec![1, 2]), predicted: Some(0.1), from: Some(0), outcome }
     }
 
     #[test]

@@ -66,7 +66,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{device::Profile, space::Build};
+    use crate::device::Profile;
 
     fn point(trial: usize, latency_ms: f64) -> FrontPoint {
         FrontPoint {
@@ -83,7 +83,6 @@ mod tests {
             bytes: 1,
             predicted_drop: None,
             finetuned: false,
-            build: Build::Parallel,
             layers: BTreeMap::new(),
         }
     }

@@ -159,7 +159,7 @@ impl Loop<'_, '_> {
         let spec = self.settings.search;
         loop {
             // Strategies know what the search itself measured: what is done with its front afterwards does not change where it goes.
-            let own: Vec<Trial> = self.out.1.iter().filter(|t| matches!(t.origin, Origin::Baseline | Origin::Search)).cloned().collect();
+            let own = self.known_by(Origin::Search);
             let searched = own.len() - 1;
             if searched >= spec.trials {
                 return Ok(Stop::Trials { trials: spec.trials });
@@ -195,8 +195,16 @@ impl Loop<'_, '_> {
         }
     }
 
+    /// A number that no round has: the last trial may be of an earlier round that went on.
     fn next_round(&self) -> usize {
-        self.out.1.last().map_or(0, |t| t.round + 1)
+        self.out.1.iter().map(|t| t.round + 1).max().unwrap_or(0)
+    }
+
+    /// Trials of all phases up to one: what a later one did does not change, in a study that is resumed, what an earlier one does.
+    fn known_by(&self, phase: Origin) -> Vec<Trial> {
+        let phases = [Origin::Baseline, Origin::Search, Origin::Certify, Origin::Rollback, Origin::Spend];
+        let last = phases.iter().position(|p| *p == phase).unwrap_or(phases.len());
+        self.out.1.iter().filter(|t| phases[..=last].contains(&t.origin)).cloned().collect()
     }
 
     /// Evaluates candidates on several threads and commits them in order; stops taking up new ones when time is up.
@@ -266,12 +274,13 @@ impl Loop<'_, '_> {
                     certify::ask(view, &surrogate, most)
                 })
             };
-            let last = self.out.1.last().filter(|t| t.origin == Origin::Certify).map(|t| t.round);
-            let begun = last.and_then(|r| self.out.1.iter().position(|t| t.round == r));
-            let again = begun.map_or_else(Vec::new, |b| ask(&self.out.1[..b]));
-            let done = begun.map_or(0, |b| self.out.1.len() - b);
+            let own = self.known_by(Origin::Certify);
+            let last = own.last().filter(|t| t.origin == Origin::Certify).map(|t| t.round);
+            let begun = last.and_then(|r| own.iter().position(|t| t.round == r));
+            let again = begun.map_or_else(Vec::new, |b| ask(&own[..b]));
+            let done = begun.map_or(0, |b| own.len() - b);
             let (round, wanted) =
-                if again.len() > done { (last.unwrap_or(0), again[done..].to_vec()) } else { (self.next_round(), ask(self.out.1)) };
+                if again.len() > done { (last.unwrap_or(0), again[done..].to_vec()) } else { (self.next_round(), ask(&own)) };
             if wanted.is_empty() {
                 return Ok(self.interrupted());
             }
@@ -289,7 +298,7 @@ impl Loop<'_, '_> {
     fn step(&mut self, origin: Origin, time_is_up: &dyn Fn() -> bool) -> Result<bool> {
         let Some(budget) = self.budget() else { return Ok(false) };
         loop {
-            let next: Option<(f64, Step)> = self.with_view(self.out.1, |view| {
+            let next: Option<(f64, Step)> = self.with_view(&self.known_by(origin), |view| {
                 let surrogate = Surrogate::fit(view.space, view.tables, view.history);
                 let step = match origin {
                     Origin::Rollback => rollback::back(view, &surrogate, budget),

@@ -1,8 +1,8 @@
 //! AIMET's automatic mixed precision, and Quark's: a list of single changes by what each costs alone, flipped down as long as the budget holds.
 //!
 //! Phase 1 measures every option of every axis alone. Phase 2 orders them by accuracy, the least harmful first, and finds by binary search the longest
-//! prefix that keeps the budget together (Pandey et al. 2023, arXiv 2302.05397, with AIMET's accuracy list in place of SQNR); a later entry of an axis
-//! replaces an earlier one. AIMET has lists of precisions; here options of channels and ranks stand in the same list, which it does not do.
+//! prefix that keeps the budget together (Pandey et al. 2023, arXiv 2302.05397, with AIMET's accuracy list in place of SQNR); of the entries of an axis
+//! the strongest counts. AIMET has lists of precisions; here options of channels and ranks stand in the same list, which it does not do.
 
 use super::{budget, known, on_all};
 use crate::{

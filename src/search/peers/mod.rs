@@ -13,18 +13,17 @@ use super::{Asked, View};
 use crate::{
     precision::Precision,
     space::{Candidate, Choice},
-    trial::Score,
+    trial::{Outcome, Score, Trial},
 };
 
-/// What the history says of a candidate that met so many samples.
+/// What the history says of a candidate that is to meet so many samples; nothing yet where it met fewer.
 fn known<'a>(view: &View<'a>, candidate: &Candidate, samples: usize) -> Option<Known<'a>> {
-    let of = |t: &&&crate::trial::Trial| t.candidate == *candidate;
-    let trials = view.history.iter().collect::<Vec<_>>();
-    let all: Vec<_> = trials.iter().filter(of).collect();
-    let scored = all.iter().find_map(|t| t.outcome.scored().map(|(s, _)| s).filter(|s| s.samples >= samples.min(view.samples)));
-    match scored {
+    let all = || view.history.iter().filter(|t| t.candidate == *candidate);
+    let enough = |score: &&Score| score.samples >= samples.min(view.samples);
+    let unfit = |t: &Trial| !matches!(t.outcome, Outcome::Measured { .. } | Outcome::Sampled { .. });
+    match all().find_map(|t| t.outcome.scored().map(|(s, _)| s).filter(enough)) {
         Some(score) => Some(Known::Scored(score)),
-        None => all.iter().any(|t| t.outcome.scored().is_none() || t.outcome.measured().is_none()).then_some(Known::Unfit),
+        None => all().any(unfit).then_some(Known::Unfit),
     }
 }
 
