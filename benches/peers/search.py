@@ -184,7 +184,7 @@ def pymoo_search(run: Run, seed: int) -> None:
 
 def search(arguments: argparse.Namespace) -> None:
     """Runs a search and writes what came of it, also where it was cut short."""
-    command = [str(arguments.gulliver.resolve()), "bench", str(arguments.spec), "--serve"]
+    command = [str(arguments.gulliver.resolve()), "bench", str(arguments.spec), "--serve", "--out", str(arguments.out.with_suffix(".study"))]
     command += ["--jobs", str(arguments.jobs)] if arguments.jobs else []
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     run = Run(Evaluator(command, arguments.out.with_suffix(".log")), arguments.samples)

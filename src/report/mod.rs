@@ -65,11 +65,11 @@ mod tests {
     }
 
     #[test]
-    fn four_files_are_written_and_nothing_is_left_beside_them() {
+    fn five_files_are_written_and_nothing_is_left_beside_them() {
         let dir = tempfile::tempdir().unwrap();
         let study = dir.path().join("not/yet/there");
         let paths = write(&fixture::within(), &study).unwrap();
-        assert_eq!(names(&study), ["front.svg", "layers.svg", "report.html", "report.md"]);
+        assert_eq!(names(&study), ["drops.svg", "front.svg", "layers.svg", "report.html", "report.md"]);
         assert_eq!(paths[0], study.join("report.html"));
         assert!(paths.iter().all(|p| fs::metadata(p).unwrap().len() > 500));
     }

@@ -59,7 +59,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!((round, balance, bias_correction, positions, reconstruction), (None, None, true, 16, 512));
     let SearchSpec { strategy, trials, time, seed, asked_together, give_up_at, samples, certify } = spec.search;
     assert_eq!((strategy, trials, time, seed, asked_together, give_up_at), (StrategyName::Additive, 300, None, 0, 8, 4.0));
-    assert_eq!((samples, certify), (512, 12));
+    assert_eq!((samples, certify), (512, 10));
     let patterns: Vec<&str> = spec.space.iter().flat_map(|r| &r.layers.0).map(String::as_str).collect();
     assert_eq!(patterns, ["*", "first", "last"]);
     assert_eq!(spec.space[0].precision, Some(vec![Precision::Fp16, Precision::Int8, Precision::Int4]));

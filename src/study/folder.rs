@@ -50,7 +50,7 @@ impl Folder {
     /// If it cannot be made or written to.
     pub fn create(path: &Path) -> Result<Self> {
         fs::create_dir_all(path).map_err(Error::io("create", path))?;
-        let probe = path.join(".writable");
+        let probe = path.join(format!(".writable.{}", std::process::id()));
         fs::write(&probe, b"").map_err(Error::io("write into", path))?;
         fs::remove_file(&probe).map_err(Error::io("write into", path))?;
         Ok(Self(path.to_path_buf()))
