@@ -1,8 +1,9 @@
 //! The additive strategy: the whole front predicted from the tables, and corrected where measurements move it.
 //!
 //! Damages add up over the axes ([`Surrogate`]), costs over small tables ([`Tables`]), so the front of both is a knapsack that is solved at once
-//! ([`solve`](super::solve)). Each batch solves it with damages drawn from what is believed of them after all trials so far, and takes from each front
-//! the point that would add most area to the front known so far. It has ended when the front that is expected adds no more.
+//! ([`solve`](super::solve)). A batch takes points from the front that is expected after all trials so far and, in turn with it, from fronts of damages drawn from what is
+//! believed of them: each time the point that would add most area to the front known so far, and every third time the fastest within the budget. The search
+//! has ended when the expected front adds no more.
 
 use std::collections::HashSet;
 
@@ -23,8 +24,6 @@ const STATES: usize = 4096;
 const WORTH: f64 = 0.005;
 /// Batches before it may end.
 const BATCHES: usize = 2;
-/// Drop up to which points are of interest where there is no accuracy budget.
-const INTEREST: f64 = 0.2;
 
 /// How hard the solver works for one front.
 pub const EFFORT: Effort = Effort { labels: LABELS, states: STATES };
@@ -59,7 +58,7 @@ const POINTS: usize = 160;
 /// Proposes the next candidates; none when the front no longer moves.
 pub fn ask(view: &View<'_>, n: usize, rng: &mut ChaCha8Rng) -> Vec<Asked> {
     let surrogate = Surrogate::fit(view.space, view.tables, view.history);
-    let worst = if view.horizon.is_finite() { view.horizon } else { INTEREST };
+    let worst = view.interest();
     let reference = [worst, view.limits.float.latency_ms];
     let mut known = measured(view, &surrogate);
     let mean = expected_front(view, &surrogate);

@@ -22,13 +22,11 @@ const STEPS: u64 = 3000;
 const TEMPERATURE: f64 = 0.05;
 /// Shares of the latency that a drop of twice the aim costs.
 const PENALTY: f64 = 5.0;
-/// Drop up to which points are of interest where there is no accuracy budget.
-const INTEREST: f64 = 0.2;
 
 /// Proposes the next candidates; none when walks end at known ones only.
 pub fn ask(view: &View<'_>, n: usize, rng: &mut ChaCha8Rng) -> Vec<Asked> {
     let surrogate = Surrogate::fit(view.space, view.tables, view.history);
-    let most = if view.horizon.is_finite() { view.horizon } else { INTEREST };
+    let most = view.interest();
     let mut seen: HashSet<Candidate> = view.history.iter().map(|t| t.candidate.clone()).collect();
     let mut out = Vec::new();
     for _ in 0..2 * n {

@@ -83,7 +83,15 @@ pub struct View<'a> {
     pub history: &'a [Trial],
 }
 
+/// Drop up to which points are of interest where there is no accuracy budget.
+const INTEREST: f64 = 0.2;
+
 impl View<'_> {
+    /// The largest drop that a search looks at.
+    fn interest(&self) -> f64 {
+        if self.horizon.is_finite() { self.horizon } else { INTEREST }
+    }
+
     /// Whether a candidate passes the limits that need no sample.
     pub fn affordable(&self, candidate: &Candidate) -> bool {
         (self.cost)(candidate).is_ok_and(|c| self.limits.broken(&c).is_none())

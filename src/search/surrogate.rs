@@ -67,9 +67,9 @@ impl Surrogate {
             drops: Drops::default(),
         };
         let distances: Vec<(&Candidate, f64)> =
-            scored.iter().filter_map(|(c, s)| Some((*c, s.distance?))).filter(|(c, _)| fit.sum(&fit.found, c) > LEAST).collect();
+            scored.iter().filter_map(|(c, s)| Some((*c, measured(s)?))).filter(|(c, _)| fit.sum(&fit.found, c) > LEAST).collect();
         fit.gauss_newton(&distances, &prior);
-        let known: Vec<(f64, &Score)> = scored.iter().map(|(c, s)| (s.distance.unwrap_or_else(|| fit.distance(c)), *s)).collect();
+        let known: Vec<(f64, &Score)> = scored.iter().map(|(c, s)| (measured(s).unwrap_or_else(|| fit.distance(c)), *s)).collect();
         fit.drops = Drops::fit(&known);
         fit
     }
@@ -191,6 +191,11 @@ fn layout(space: &Space, damage: &[Vec<f64>]) -> (Places, Vec<f64>) {
         places.push(of.iter().map(place).collect());
     }
     (places, prior)
+}
+
+/// A measured distance; where a program scores whole models and there is none, the drop stands for it.
+fn measured(score: &Score) -> Option<f64> {
+    score.distance.or(Some(score.drop).filter(|d| *d > 0.0))
 }
 
 /// Standard error of a measured drop.

@@ -157,6 +157,7 @@ impl Loop<'_, '_> {
 
     fn search(&mut self, time_is_up: &dyn Fn() -> bool) -> Result<Stop> {
         let spec = self.settings.search;
+        let mut begins = true;
         loop {
             // Strategies know what the search itself measured: what is done with its front afterwards does not change where it goes.
             let own = self.known_by(Origin::Search);
@@ -178,10 +179,10 @@ impl Loop<'_, '_> {
                 let mut rng = ChaCha8Rng::seed_from_u64(seed);
                 self.with_view(known, |view| search::ask(spec.strategy, view, spec.asked_together, &mut rng))
             };
-            // A round that was not finished is asked for again, with what was known when it began.
+            // A round that an earlier session did not finish is asked for again, with what was known when it began.
             let last = own.last().map_or(0, |t| t.round);
             let begun = own.iter().position(|t| t.round == last).unwrap_or(0);
-            let again = if begun > 0 { ask(&own[..begun]) } else { Vec::new() };
+            let again = if begun > 0 && std::mem::take(&mut begins) { ask(&own[..begun]) } else { Vec::new() };
             let (round, mut wanted) =
                 if again.len() > own.len() - begun { (last, again[own.len() - begun..].to_vec()) } else { (self.next_round(), ask(&own)) };
             wanted.truncate(spec.trials - searched);
@@ -267,6 +268,7 @@ impl Loop<'_, '_> {
     /// Leads what is in front through more samples, up to all; whether it was ended before.
     fn certify(&mut self, time_is_up: &dyn Fn() -> bool) -> Result<bool> {
         let most = self.settings.search.certify;
+        let mut begins = true;
         loop {
             let ask = |known: &[Trial]| -> Vec<Asked> {
                 self.with_view(known, |view| {
@@ -276,7 +278,7 @@ impl Loop<'_, '_> {
             };
             let own = self.known_by(Origin::Certify);
             let last = own.last().filter(|t| t.origin == Origin::Certify).map(|t| t.round);
-            let begun = last.and_then(|r| own.iter().position(|t| t.round == r));
+            let begun = last.filter(|_| std::mem::take(&mut begins)).and_then(|r| own.iter().position(|t| t.round == r));
             let again = begun.map_or_else(Vec::new, |b| ask(&own[..b]));
             let done = begun.map_or(0, |b| own.len() - b);
             let (round, wanted) =
