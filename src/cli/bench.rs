@@ -145,7 +145,7 @@ fn exhausted(evaluator: &Evaluator, jobs: usize) -> Result<Truth> {
     let done = AtomicUsize::new(0);
     let each = || {
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-        if done % 500 == 0 {
+        if done.is_multiple_of(500) {
             eprintln!("  {done} candidates measured");
         }
     };

@@ -256,7 +256,7 @@ impl Objective for Evaluator {
         let run = || -> Result<Outcome> {
             let cost = self.cost(candidate)?;
             if self.setup.metric.is_command() {
-                let score = self.measure_by_command(&*self.network(candidate)?, &self.setup.compressor.model.name)?;
+                let score = self.measure_by_command(&self.network(candidate)?, &self.setup.compressor.model.name)?;
                 return Ok(Outcome::Measured { score, cost });
             }
             let mut known = self.held.take(candidate).map_or_else(|| self.network(candidate).map(Known::new), Ok)?;
