@@ -78,6 +78,7 @@ pub fn run(
         let none = (0, Origin::Baseline, None);
         loop_.commit(none, baseline.into(), objective.baseline())?;
     }
+    loop_.relax();
     loop_.tell_expected();
     let search_ends = |e: f64| time.is_some_and(|b| e >= b * (1.0 - AFTER_SEARCH));
     let stop = loop_.search(&|| search_ends(elapsed()))?;
@@ -140,6 +141,21 @@ impl Loop<'_, '_> {
 
     fn interrupted(&self) -> bool {
         self.settings.interrupt.load(Ordering::Relaxed)
+    }
+
+    /// Where no plan at all is expected to keep the limits of latency and size they reject nobody: what comes nearest is measured.
+    fn relax(&mut self) {
+        let limited = self.limits.latency_ms.is_some() || self.limits.bytes.is_some();
+        if !limited || !self.settings.search.strategy.needs_tables() {
+            return;
+        }
+        let any = self.with_view(&self.out.1[..1], |view| {
+            let surrogate = Surrogate::fit(view.space, view.tables, view.history);
+            !additive::expected_front(view, &surrogate).is_empty()
+        });
+        if !any {
+            (self.limits.latency_ms, self.limits.bytes) = (None, None);
+        }
     }
 
     /// Tells what front is expected before anything was measured.
