@@ -156,7 +156,7 @@ pub fn stop(stop: &Stop) -> String {
         Stop::Trials { trials } => format!("the budget of {} was used up", format::counted(*trials as u64, "trial")),
         Stop::Samples { samples } => format!("the budget of {} was used up", format::counted(*samples, "sample")),
         Stop::Time { seconds } => format!("the time budget of {} was used up", format::duration(*seconds)),
-        Stop::Settled { rounds } => format!("the search came to its end after {}", format::counted(*rounds as u64, "round")),
+        Stop::Settled { rounds } => format!("the strategy expected nothing more after {}", format::counted(*rounds as u64, "round")),
         Stop::Exhausted { candidates } => format!("every one of the {} candidates was tried", format::count(*candidates as u64)),
         Stop::Interrupted { trials } => {
             format!("it was interrupted after {}; the same command goes on from there", format::counted(*trials as u64, "trial"))
