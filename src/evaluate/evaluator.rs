@@ -120,7 +120,7 @@ impl Evaluator {
         predict_plan(&self.setup.compressor, plan, &self.setup.profile, self.setup.batch)
     }
 
-    /// Latency and bytes of a plan by site, see [`by_site`].
+    /// Latency (ms) and bytes of a plan by layer of the float network, then of what is in front of all layers and of the inference itself.
     ///
     /// # Errors
     /// As [`Evaluator::plan_cost`].

@@ -1,6 +1,6 @@
 //! The additive strategy: the whole front predicted from the tables, and corrected where measurements move it.
 //!
-//! Damages add up over the axes ([`Surrogate`]), costs over small tables ([`Tables`]), so the front of both is a knapsack that is solved at once
+//! Damages add up over the axes ([`Surrogate`]), costs over small tables ([`Tables`](super::Tables)), so the front of both is a knapsack that is solved at once
 //! ([`solve`](super::solve)). A batch takes points from the front that is expected after all trials so far and, in turn with it, from fronts of damages drawn from what is
 //! believed of them: each time the point that would add most area to the front known so far, and every third time the fastest within the budget. The search
 //! has ended when the expected front adds no more.

@@ -3,7 +3,7 @@
 //! A strategy is a function of the space, its tables, the history and a seed, and of nothing else: resuming a study needs no saved
 //! strategy. It sees axes, costs and outcomes, never a network.
 //!
-//! * [`additive`]: the default, a knapsack ([`solve`]) over tables ([`Tables`]) that a [`surrogate`] corrects; [`evolve`], [`anneal`] and `random`
+//! * [`additive`]: the default, a knapsack ([`solve`]) over tables ([`Tables`]) that a [`Surrogate`] corrects; `evolve`, `anneal` and `random`
 //!   beside it; [`peers`]: what other tools do, as baselines.
 //! * [`certify`]: who meets more samples; [`rollback`]: steps back from points over the budget, and forward from points within it.
 
