@@ -258,6 +258,6 @@ mod tests {
     fn the_end_of_the_search_has_its_figure() {
         assert_eq!(stop(&Stop::Time { seconds: 28_800.0 }), "the time budget of 8 h 0 min was used up");
         assert_eq!(stop(&Stop::Exhausted { candidates: 1_024 }), "every one of the 1,024 candidates was tried");
-        assert_eq!(stop(&Stop::Settled { rounds: 5 }), "the search came to its end after 5 rounds");
+        assert_eq!(stop(&Stop::Settled { rounds: 5 }), "the strategy expected nothing more after 5 rounds");
     }
 }

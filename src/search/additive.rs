@@ -9,10 +9,10 @@ use std::collections::HashSet;
 
 use rand_chacha::ChaCha8Rng;
 
-use super::{Asked, View, solve::Effort, surrogate::Surrogate};
+use super::{Asked, View, peers::uniform, solve::Effort, surrogate::Surrogate};
 use crate::{
     front::hypervolume,
-    space::Candidate,
+    space::{Candidate, Kind},
     trial::{Trial, counting},
 };
 
@@ -69,7 +69,8 @@ pub fn ask(view: &View<'_>, n: usize, rng: &mut ChaCha8Rng) -> Vec<Asked> {
         return Vec::new();
     }
     let mut seen: HashSet<Candidate> = view.history.iter().map(|t| t.candidate.clone()).collect();
-    let mut out = Vec::new();
+    let mut out: Vec<Asked> = if rounds == 0 { probes(view, &surrogate, n) } else { Vec::new() };
+    seen.extend(out.iter().map(|a| a.candidate.clone()));
     for turn in 0..2 * n {
         if out.len() == n {
             break;
@@ -93,6 +94,15 @@ pub fn ask(view: &View<'_>, n: usize, rng: &mut ChaCha8Rng) -> Vec<Asked> {
         out.push(Asked { candidate: picked.candidate.clone(), samples: None, predicted: Some(predicted) });
     }
     out
+}
+
+/// What the first batch begins with: channels, ranks and zeros that are taken away are made up for by the layers behind, by how much only a network that
+/// is built so can tell. So each of these kinds is measured once by itself, its mildest option everywhere.
+fn probes(view: &View<'_>, surrogate: &Surrogate, n: usize) -> Vec<Asked> {
+    let plan = |kind: Kind| uniform::at_level(view.space, &view.space.mildest(), kind, 1);
+    let kinds = [Kind::Keep, Kind::Rank, Kind::Sparsity].into_iter().filter(|k| uniform::levels(view.space, *k) > 1);
+    let asked = |candidate: Candidate| Asked { predicted: Some(surrogate.drop(&candidate)), candidate, samples: None };
+    kinds.map(plan).filter(|c| view.affordable(c)).take(n / 2).map(asked).collect()
 }
 
 /// Drop, as estimated, and latency of what was measured.

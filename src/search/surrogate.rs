@@ -21,6 +21,8 @@ use crate::{
 
 /// Prior standard deviations: of α, of β about 1, of a kind, an axis and an option.
 const PRIOR: Prior = Prior { scale: 1.0, power: 0.15, kind: 0.7, axis: 0.5, option: 0.3 };
+/// That of a kind whose damage is made up for behind it, which the tables do not see.
+const MADE_UP_FOR: f64 = 1.5;
 /// Standard deviation of the logarithm of a measured distance about the model.
 const MISFIT: f64 = 0.12;
 /// Steps of Gauss–Newton at most.
@@ -176,7 +178,8 @@ fn layout(space: &Space, damage: &[Vec<f64>]) -> (Places, Vec<f64>) {
     kinds.sort();
     kinds.dedup();
     let mut prior = vec![PRIOR.scale, PRIOR.power];
-    prior.extend(kinds.iter().map(|_| PRIOR.kind));
+    let made_up_for = |k: &Kind| matches!(k, Kind::Keep | Kind::Rank | Kind::Sparsity);
+    prior.extend(kinds.iter().map(|k| if made_up_for(k) { MADE_UP_FOR } else { PRIOR.kind }));
     let mut places = Vec::new();
     for (axis, of) in space.axes.iter().zip(damage) {
         let kind = 2 + kinds.iter().position(|k| *k == axis.kind()).unwrap_or(0);

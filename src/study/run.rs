@@ -219,16 +219,15 @@ impl Loop<'_, '_> {
 
     /// Trials of all phases up to one: what a later one did does not change, in a study that is resumed, what an earlier one does.
     fn known_by(&self, phase: Origin) -> Vec<Trial> {
-        let phases = [Origin::Baseline, Origin::Search, Origin::Certify, Origin::Rollback, Origin::Spend];
-        let last = phases.iter().position(|p| *p == phase).unwrap_or(phases.len());
-        self.out.1.iter().filter(|t| phases[..=last].contains(&t.origin)).cloned().collect()
+        of_phases_to(phase, self.out.1)
     }
 
     /// Evaluates candidates on several threads and commits them in order; stops taking up new ones when time is up.
     fn evaluate_all(&mut self, round: Round, wanted: &[Asked], time_is_up: &dyn Fn() -> bool) -> Result<()> {
         // A round may be resumed half-way: how far its candidates go depends on what was known when it began.
         let begun = self.out.1.iter().position(|t| t.round == round.0).unwrap_or(self.out.1.len());
-        let races: Vec<Race> = self.with_view(&self.out.1[..begun], |view| wanted.iter().map(|w| self.race(view, round.1, w)).collect());
+        let known = of_phases_to(round.1, &self.out.1[..begun]);
+        let races: Vec<Race> = self.with_view(&known, |view| wanted.iter().map(|w| self.race(view, round.1, w)).collect());
         let next = AtomicUsize::new(0);
         let ended = AtomicBool::new(false);
         let (objective, limits, interrupt) = (self.objective, self.limits, self.settings.interrupt);
@@ -333,6 +332,12 @@ impl Loop<'_, '_> {
             self.evaluate_all((self.next_round(), origin, Some(step.before)), &[asked], time_is_up)?;
         }
     }
+}
+
+fn of_phases_to(phase: Origin, trials: &[Trial]) -> Vec<Trial> {
+    let phases = [Origin::Baseline, Origin::Search, Origin::Certify, Origin::Rollback, Origin::Spend];
+    let last = phases.iter().position(|p| *p == phase).unwrap_or(phases.len() - 1);
+    trials.iter().filter(|t| phases[..=last].contains(&t.origin)).cloned().collect()
 }
 
 /// Cheap rejections first, then the samples.

@@ -16,7 +16,7 @@ pub fn ask(view: &View<'_>) -> Vec<Asked> {
 }
 
 /// A candidate with all axes of a kind at one level, or their strongest if they have fewer.
-pub(super) fn at_level(space: &Space, base: &Candidate, kind: Kind, level: usize) -> Candidate {
+pub(in crate::search) fn at_level(space: &Space, base: &Candidate, kind: Kind, level: usize) -> Candidate {
     let set = |(axis, &old): (&Axis, &u16)| {
         if axis.kind() == kind { u16::try_from(level.min(axis.len() - 1)).unwrap_or(0) } else { old }
     };
@@ -24,7 +24,7 @@ pub(super) fn at_level(space: &Space, base: &Candidate, kind: Kind, level: usize
 }
 
 /// Options of the longest axis of a kind, at least one.
-pub(super) fn levels(space: &Space, kind: Kind) -> usize {
+pub(in crate::search) fn levels(space: &Space, kind: Kind) -> usize {
     space.axes.iter().filter(|a| a.kind() == kind).map(|a| a.len()).max().unwrap_or(1)
 }
 
