@@ -115,10 +115,10 @@ impl BenchArgs {
         let files = write(&all, &dir, contest::reference(&evaluator, &spec), &spec)?;
         if self.exhaust {
             let truth = exhausted(&evaluator, jobs)?;
-            println!("{} candidates, {} on the true front of drop and latency", format::count(truth.candidates() as u64), truth.front());
+            eprintln!("{} candidates, {} on the true front of drop and latency", format::count(truth.candidates() as u64), truth.front());
             for ran in &all {
                 let (share, measured, tried) = truth.share(&dir.join(format!("{}-{}", ran.strategy.name(), ran.seed)))?;
-                println!(
+                eprintln!(
                     "{} with seed {}: {:.2} % of its hypervolume; tried {tried}, of these {measured} on all samples",
                     ran.strategy.name(),
                     ran.seed,

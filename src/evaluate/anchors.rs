@@ -102,8 +102,7 @@ fn wanted(space: &Space, error: &[Vec<f64>]) -> Vec<(usize, usize)> {
 fn surroundings(space: &Space) -> Vec<Candidate> {
     let mut rng = ChaCha8Rng::seed_from_u64(space.axes.len() as u64);
     let mut draw = || {
-        let option = |n: usize| ((n as f64 * rng.random_range(0.0..1.0_f64).powi(2)) as usize).min(n - 1);
-        let mut option = option;
+        let mut option = |n: usize| ((n as f64 * rng.random_range(0.0..1.0_f64).powi(2)) as usize).min(n - 1);
         Candidate(space.axes.iter().map(|a| u16::try_from(option(a.len())).unwrap_or(0)).collect())
     };
     std::iter::once(space.mildest()).chain((0..SURROUNDINGS).map(|_| draw())).collect()

@@ -313,7 +313,7 @@ fn cloud() -> Vec<CloudPoint> {
         let (status, why, drop) = match i % 6 {
             0 => ("rejected", "size", None),
             1 => ("rejected", "slower_than_float", None),
-            2 | 3 => ("stopped", "over budget for certain", Some(0.012 + 4.0 * drop)),
+            2 | 3 => ("stopped", "over the budget or dominated, for certain", Some(0.012 + 4.0 * drop)),
             _ => ("measured", "dominated", Some(drop)),
         };
         let latency = if why == "slower_than_float" { 1.0 + 0.2 * a } else { latency };

@@ -211,7 +211,7 @@ fn cloud(trials: &[Trial], front: &[FrontPoint]) -> Vec<CloudPoint> {
                 Outcome::Measured { .. } | Outcome::Sampled { .. } if !counts.contains(&t.trial) => return None,
                 Outcome::Measured { .. } => ("measured", "dominated"),
                 Outcome::Sampled { .. } => ("sampled", "dominated as far as known"),
-                Outcome::Stopped { .. } => ("stopped", "over budget for certain"),
+                Outcome::Stopped { .. } => ("stopped", "over the budget or dominated, for certain"),
                 Outcome::Rejected { limit, .. } => ("rejected", limit_name(*limit)),
                 Outcome::Failed { .. } => return None,
             };

@@ -281,8 +281,7 @@ pub struct CloudPoint {
     pub latency_ms: f64,
     /// Deployed bytes.
     pub bytes: u64,
-    /// Why it is not on the front: `dominated`, a limit's name, `over budget for certain`; `went on` if a later trial of the same candidate met more
-    /// samples.
+    /// Why it is not on the front: `dominated`, a limit's name, `over the budget or dominated, for certain`.
     pub why: String,
 }
 

@@ -14,8 +14,7 @@ use crate::{
 
 /// The next candidate, none at the end.
 pub fn ask(view: &View<'_>) -> Vec<Asked> {
-    let all = int8(view);
-    let mut order = all.clone();
+    let mut order = int8(view);
     let error = |&(a, o): &(usize, u16)| view.tables.error[a][usize::from(o)];
     order.sort_by(|a, b| error(b).total_cmp(&error(a)).then(a.0.cmp(&b.0)));
     let rolled_back = |prefix: usize| {
