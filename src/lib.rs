@@ -24,6 +24,8 @@ pub mod trial;
 
 pub mod compress;
 
+pub mod train;
+
 pub mod evaluate;
 
 pub mod search;

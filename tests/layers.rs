@@ -9,7 +9,7 @@ use std::{
 };
 
 /// The order, level by level: a module may use what stands before its level, and itself.
-const ORDER: [&[&str]; 14] = [
+const ORDER: [&[&str]; 15] = [
     &["error"],
     &["precision"],
     &["graph"],
@@ -19,6 +19,7 @@ const ORDER: [&[&str]; 14] = [
     &["space"],
     &["front", "trial"],
     &["compress"],
+    &["train"],
     &["evaluate"],
     &["search"],
     &["study"],

@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod cutoff;
 pub mod doctor;
 pub mod fetch;
 pub mod locate;
@@ -28,6 +29,7 @@ pub mod port;
 pub mod rounding;
 mod scratch;
 pub mod session;
+mod spread;
 pub mod surroundings;
 pub mod telemetry;
 #[cfg(test)]
