@@ -111,8 +111,9 @@ fn compare(network: &str, precision: Precision, input: &str) -> (usize, usize, i
         let few = layer.first || layer.last || layer.groups > 1;
         t.precision = if few { Precision::Int8 } else { precision };
     }
-    let done = c.apply(&plan, Build::Parallel).unwrap().unwrap();
-    let shapes = shape::infer(&done.model, 1, &Default::default()).unwrap();
+    let done = c.prepare(&plan, Build::Parallel).unwrap().unwrap();
+    let twin = done.twin().unwrap();
+    let shapes = shape::infer(&twin, 1, &Default::default()).unwrap();
     // The twin's layers read the simulated integers; what they were made of is the input of the chain's first node.
     let (mut all, mut unequal, mut worst) = (0, 0, 0);
     let mut count = |a: i32, b: i32| {
@@ -120,9 +121,9 @@ fn compare(network: &str, precision: Precision, input: &str) -> (usize, usize, i
         unequal += usize::from(a != b);
         worst = worst.max((a - b).abs());
     };
-    for (layer, q) in Layers::find(&done.model, &shapes).layers.iter().zip(&done.layers) {
+    for (layer, q) in Layers::find(&twin, &shapes).layers.iter().zip(done.layers.iter().map(|(_, q)| q)) {
         assert_eq!(layer.name, q.name);
-        let maker = |v: &str| done.model.graph().node.iter().find(|n| n.output.iter().any(|o| o == v)).unwrap();
+        let maker = |v: &str| twin.graph().node.iter().find(|n| n.output.iter().any(|o| o == v)).unwrap();
         let mut chain = maker(&layer.input);
         while chain.op_type() != "QuantizeLinear" {
             chain = maker(&chain.input[0]);
@@ -130,10 +131,10 @@ fn compare(network: &str, precision: Precision, input: &str) -> (usize, usize, i
         let read = chain.input[0].clone();
         let is_input = images.iter().any(|(n, _)| *n == read);
         let names: Vec<&str> = [&layer.output, &layer.input].into_iter().chain((!is_input).then_some(&read)).map(String::as_str).collect();
-        let mut found = values(&runtime, &done.model, &names, &images);
+        let mut found = values(&runtime, &twin, &names, &images);
         let (y, simulated) = (found.remove(0), found.remove(0));
         let x = if is_input { images[0].1.clone() } else { found.remove(0) };
-        let node = &done.model.graph().node[layer.node];
+        let node = &twin.graph().node[layer.node];
         let pair = |name: &str, default: usize| {
             let list = ints_attribute(node, name).unwrap_or_default();
             [0, 1].map(|i| list.get(i).map_or(default, |v| *v as usize))

@@ -21,7 +21,8 @@ use super::{
     segment::{self, Frontier},
     sparse,
     structure::{self, Structure},
-    twin::{QuantizedLayer, simulated, twin},
+    prepared::Prepared,
+    twin::{QuantizedLayer, simulated},
 };
 use crate::{
     data::Dataset,
@@ -56,15 +57,6 @@ pub(super) struct Calibrated {
     pub(super) all: Vec<usize>,
     again: Vec<usize>,
     pub(super) found: Calibration,
-}
-
-/// A plan's network.
-#[derive(Debug)]
-pub struct Compressed {
-    /// The fake-quant twin.
-    pub model: Model,
-    /// Its quantized layers, in the graph's order.
-    pub layers: Vec<QuantizedLayer>,
 }
 
 /// A layer of a plan's network, or one of the two that a layer became.
@@ -133,17 +125,22 @@ impl Compressor {
     /// # Errors
     /// If the plan asks for the impossible, or there was no calibration.
     pub fn compress(&self, plan: &Plan, build: Build) -> Result<Vec<u8>> {
-        match self.apply(plan, build)? {
-            None => self.original.to_bytes(),
-            Some(compressed) => compressed.model.to_bytes(),
-        }
+        self.twin(plan, build)?.map_or_else(|| self.original.to_bytes(), |twin| twin.to_bytes())
     }
 
-    /// The network of a plan with its integers; none if the plan changes nothing.
+    /// The fake-quant twin of a plan; none if the plan changes nothing.
     ///
     /// # Errors
     /// As [`Compressor::compress`].
-    pub fn apply(&self, plan: &Plan, build: Build) -> Result<Option<Compressed>> {
+    pub fn twin(&self, plan: &Plan, build: Build) -> Result<Option<Model>> {
+        self.prepare(plan, build)?.map(|prepared| prepared.twin()).transpose()
+    }
+
+    /// The network of a plan before its twin is made: floats, and beside them grids and integers; none if the plan changes nothing.
+    ///
+    /// # Errors
+    /// As [`Compressor::compress`].
+    pub fn prepare(&self, plan: &Plan, build: Build) -> Result<Option<Prepared>> {
         plan.check(&self.layers, &self.channels)?;
         if plan.is_identity() {
             return Ok(None);
@@ -181,8 +178,8 @@ impl Compressor {
         } else {
             ready.iter().map(|r| Ok((r.layer, self.quantized(&balanced.model, r, None)?))).collect::<Result<_>>()?
         };
-        let model = twin(&balanced.model, &quantized, (&precision, &structured.sparse()), &plan.to_yaml()?)?;
-        Ok(Some(Compressed { model, layers: quantized.into_iter().map(|(_, q)| q).collect() }))
+        let layers = quantized.into_iter().map(|(l, q)| (l.clone(), q)).collect();
+        Ok(Some(Prepared { layers, precision, sparse: structured.sparse(), plan: plan.to_yaml()?, model: balanced.model }))
     }
 
     /// The structure of a plan, each layer rebuilt by the float network's inputs.

@@ -14,6 +14,7 @@ mod feed;
 mod lockstep;
 mod moments;
 mod original;
+mod prepared;
 mod probe;
 pub mod prune;
 pub mod quantize;
@@ -33,7 +34,6 @@ use std::{
 };
 
 use apply::Calibrated;
-pub use apply::Compressed;
 use cache::Cache;
 pub use cache::Shelf;
 pub use calibrate::{Calibration, Effort, Store};
@@ -42,11 +42,13 @@ pub use feed::{Run, feed};
 pub use original::Original;
 use original::skeleton;
 use prost::bytes::Bytes;
+pub use prepared::Prepared;
 pub use rebuild::{Change, Rebuilt, mean_output};
 pub(crate) use segment::{piece, reads};
 use sha2::{Digest, Sha256};
 pub use structure::Structured;
 pub use twin::QuantizedLayer;
+pub(crate) use twin::from_matrix;
 
 use crate::{
     device::{Kernel, Profile, bytes_by_node, extract, mark_sparse},

@@ -482,7 +482,7 @@ mod twins {
         };
         let precision: BTreeMap<String, Precision> = precision.iter().map(|(n, p)| (n.to_string(), *p)).collect();
         let of = |l: &Layer| precision.get(&l.name).filter(|p| p.is_quantized()).copied();
-        let layers: Vec<_> = c.layers.layers.iter().filter_map(|l| of(l).map(|p| (l, quantized(l, p)))).collect();
+        let layers: Vec<_> = c.layers.layers.iter().filter_map(|l| of(l).map(|p| (l.clone(), quantized(l, p)))).collect();
         twin::twin(&c.model, &layers, (&precision, &BTreeSet::new()), "plan").unwrap()
     }
 

@@ -49,7 +49,7 @@ pub struct QuantizedLayer {
 /// If a bias does not fit INT32 at the layer's scales.
 pub fn twin(
     model: &Model,
-    layers: &[(&Layer, QuantizedLayer)],
+    layers: &[(Layer, QuantizedLayer)],
     (precision, sparse): (&BTreeMap<String, Precision>, &BTreeSet<String>),
     plan: &str,
 ) -> Result<Model> {
@@ -129,7 +129,7 @@ fn whole_bias(layer: &Layer, bias: &[f32], step: f32, scales: &[f32]) -> Result<
 }
 
 /// The inverse of [`as_matrix`].
-pub(super) fn from_matrix(matrix: &Array2<f32>, dims: &[usize], out_axis: usize) -> Result<ArrayD<f32>> {
+pub(crate) fn from_matrix(matrix: &Array2<f32>, dims: &[usize], out_axis: usize) -> Result<ArrayD<f32>> {
     let mut turned = dims.to_vec();
     let outputs = turned.remove(out_axis);
     turned.insert(0, outputs);

@@ -56,8 +56,8 @@ impl Evaluator {
         let Some((data, samples)) = setup.compressor.calibration_samples(SAMPLES) else { return Ok(Vec::new()) };
         let prefix = Prefix::new(self.runtime(), &setup.compressor.model, &data, &samples, ROOM)?;
         let network = |candidate: &Candidate| -> Result<Model> {
-            let made = setup.compressor.apply(&space.plan(candidate), Build::Parallel)?;
-            Ok(made.map_or_else(|| setup.compressor.model.clone(), |c| c.model))
+            let made = setup.compressor.twin(&space.plan(candidate), Build::Parallel)?;
+            Ok(made.unwrap_or_else(|| setup.compressor.model.clone()))
         };
         let mut sums: Vec<(usize, usize, Vec<f64>)> =
             wanted(space, error).into_iter().map(|(axis, option)| (axis, option, Vec::new())).collect();

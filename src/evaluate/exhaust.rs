@@ -42,8 +42,8 @@ impl Evaluator {
         let measure = |i: usize| -> Result<(Candidate, Outcome)> {
             let candidate = candidate(i);
             let cost = self.cost(&candidate)?;
-            let made = setup.compressor.apply(&space.plan(&candidate), Build::Parallel)?;
-            let outputs = prefix.run(made.as_ref().map_or(&setup.compressor.model, |c| &c.model))?;
+            let made = setup.compressor.twin(&space.plan(&candidate), Build::Parallel)?;
+            let outputs = prefix.run(made.as_ref().unwrap_or(&setup.compressor.model))?;
             let views: Vec<_> = outputs.iter().map(|o| o.view()).collect();
             let whole = concatenate(Axis(0), &views).map_err(|e| Error::Internal(format!("outputs of batches: {e}")))?;
             let score = self.score_outputs(&whole)?;

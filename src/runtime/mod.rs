@@ -26,6 +26,7 @@ pub mod locate;
 mod operator;
 mod optimise;
 pub mod port;
+mod quantizer;
 pub mod rounding;
 mod scratch;
 pub mod session;

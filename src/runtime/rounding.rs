@@ -133,7 +133,7 @@ impl Rounding {
 
 /// Runs a loop compiled for processors that multiply and add in one instruction; `None` if this one does not.
 #[inline(always)]
-fn with_fused_multiply_add<T>(work: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn with_fused_multiply_add<T>(work: impl FnOnce() -> T) -> Option<T> {
     #[cfg(target_arch = "x86_64")]
     {
         let pulp::Arch::V3(processor) = pulp::Arch::new() else { return None };

@@ -71,7 +71,7 @@ fn a_balanced_plan_costs_on_its_outline_what_its_model_costs() {
         t.precision = Precision::Int8;
         t.method.balance = Some(Balance::Strength(0.5));
     }
-    let model = c.apply(&plan, Build::Parallel).unwrap().unwrap().model;
+    let model = c.twin(&plan, Build::Parallel).unwrap().unwrap();
     let outline = c.outline(&plan, 4).unwrap();
     let muls = |m: &Model| m.graph().node.iter().filter(|n| n.name().ends_with(".mul")).count();
     assert!(muls(&model) > 0);
@@ -91,11 +91,12 @@ fn weight_only_products_read_floats_and_are_priced_as_such() {
     let data = Dataset::open(&Source::npz(path), &Input::default(), &specs).unwrap();
     c.calibrate(Arc::new(data), 40, Effort { threads: 1, max_memory: Effort::MEMORY, positions: 4, widest: Effort::WIDEST }, None).unwrap();
     let plan = only(&c, "y", Treatment { precision: Precision::W8a16, ..Treatment::NONE });
-    let done = c.apply(&plan, Build::Parallel).unwrap().unwrap();
-    assert!(done.layers[0].activations.is_none());
-    assert!(done.model.graph().node.iter().all(|n| n.op_type() != "QuantizeLinear"));
+    let done = c.prepare(&plan, Build::Parallel).unwrap().unwrap();
+    assert!(done.layers[0].1.activations.is_none());
+    let twin = done.twin().unwrap();
+    assert!(twin.graph().node.iter().all(|n| n.op_type() != "QuantizeLinear"));
     let x = some(&[4, 64], 3);
-    let (float, twin) = (run(&model, &x), run(&done.model, &x));
+    let (float, twin) = (run(&model, &x), run(&twin, &x));
     assert_close(&float, &twin, 0.02, "8-bit weights");
     assert!(float != twin);
     let outline = c.outline(&plan, 1).unwrap();

@@ -125,7 +125,7 @@ fn two_of_four_weights_are_zero_however_a_layer_is_built_and_rounded() {
                 let method = Method { round, ..Method::default() };
                 plan.treatments[l].1 = Treatment { precision, sparsity: Sparsity::FourToTwo, method, ..Treatment::NONE };
             }
-            let made = c.apply(&plan, build).unwrap().unwrap().model;
+            let made = c.twin(&plan, build).unwrap().unwrap();
             assert!(error(&c, &made, &x) < 0.3, "{build:?}, {round:?}");
             for layer in &c.layers.layers {
                 let w = weight(&made, &layer.weight);

@@ -14,6 +14,7 @@ mod binary;
 mod check;
 mod conv;
 mod matrix;
+pub mod quantize;
 #[cfg(test)]
 mod reference;
 pub mod site;
@@ -78,7 +79,7 @@ pub fn differentiate(model: &Model, shapes: &Shapes, wanted: Wanted<'_>) -> Resu
         );
         return Err(Error::layer(*name, format!("the operator {op} cannot be differentiated"), remedy));
     }
-    let mut tape = Tape::new(model.opset(), wanted.own);
+    let mut tape = Tape::named("grad", model.opset(), wanted.own);
     let mut found: HashMap<String, Vec<String>> = HashMap::new();
     for (value, seed) in wanted.seeds {
         found.entry(value.clone()).or_default().push(seed.clone());
@@ -193,6 +194,7 @@ fn rule_of(node: &NodeProto) -> Option<Rule> {
         "ConvTranspose" => conv::conv_transpose,
         "Gemm" => matrix::gemm,
         "MatMul" => matrix::matmul,
+        quantize::FAKE_QUANTIZE => quantize::rule,
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "PRelu" | "Where" | "Max" | "Min" | "Sum" => binary::rule_of(node.op_type())?,
         op => unary::rule_of(op)?,
     })

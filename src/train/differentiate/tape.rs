@@ -12,9 +12,10 @@ use crate::graph::{
 /// The domain of ONNX Runtime's own operators.
 const CONTRIB: &str = "com.microsoft";
 
-/// Nodes and constants written behind a graph. Every value it makes is called `grad/N/op`.
+/// Nodes and constants written behind a graph. Every value it makes is called `prefix/N/op`.
 #[derive(Debug, Default)]
 pub struct Tape {
+    prefix: &'static str,
     /// The nodes, each behind what it reads.
     pub nodes: Vec<NodeProto>,
     /// Their constants.
@@ -26,14 +27,14 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// An empty tape for an operator set.
-    pub fn new(opset: i64, own: bool) -> Self {
-        Self { opset, own, ..Self::default() }
+    /// An empty tape for an operator set, whose values have a prefix that no other tape behind the same graph has.
+    pub fn named(prefix: &'static str, opset: i64, own: bool) -> Self {
+        Self { prefix, opset, own, ..Self::default() }
     }
 
     /// A node with several outputs; their names.
     pub fn several(&mut self, domain: &str, op: &str, inputs: &[&str], outputs: usize, attributes: Vec<AttributeProto>) -> Vec<String> {
-        let name = format!("grad/{}/{op}", self.nodes.len());
+        let name = format!("{}/{}/{op}", self.prefix, self.nodes.len());
         let made: Vec<String> = (0..outputs).map(|i| if i == 0 { name.clone() } else { format!("{name}/{i}") }).collect();
         let outputs: Vec<&str> = made.iter().map(String::as_str).collect();
         let mut node = tensor::node(op, &name, inputs, &outputs, attributes);
@@ -54,14 +55,14 @@ impl Tape {
 
     /// A float constant.
     pub fn array(&mut self, array: &ArrayD<f32>) -> String {
-        let name = format!("grad/constant/{}", self.tensors.len());
+        let name = format!("{}/constant/{}", self.prefix, self.tensors.len());
         self.tensors.insert(name.clone(), tensor::from_f32(&name, array));
         name
     }
 
     /// A float scalar.
     pub fn scalar(&mut self, value: f32) -> String {
-        let name = format!("grad/scalar/{value:e}");
+        let name = format!("{}/scalar/{value:e}", self.prefix);
         self.tensors.entry(name.clone()).or_insert_with(|| tensor::scalar_f32(&name, value));
         name
     }
@@ -69,7 +70,7 @@ impl Tape {
     /// A list of integers.
     pub fn list(&mut self, values: &[i64]) -> String {
         let text: Vec<String> = values.iter().map(ToString::to_string).collect();
-        let name = format!("grad/list/{}", text.join(","));
+        let name = format!("{}/list/{}", self.prefix, text.join(","));
         self.tensors.entry(name.clone()).or_insert_with(|| tensor::from_i64(&name, values));
         name
     }
