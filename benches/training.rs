@@ -69,9 +69,8 @@ fn main() {
     let mut times = Vec::new();
     for _ in 0..steps + 3 {
         let start = Instant::now();
-        let gradients = step.run(&network.parameters, &feeds, |found| {
-            found.gradients.iter().map(|g| g.as_ref().map(|g| g.to_owned())).collect::<Vec<_>>()
-        });
+        let gradients = step
+            .run(&network.parameters, &feeds, |found| found.gradients.iter().map(|g| g.as_ref().map(|g| g.to_owned())).collect::<Vec<_>>());
         let gradients = gradients.unwrap();
         let views: Vec<_> = gradients.iter().map(|g| g.as_ref().map(|g| g.view())).collect();
         optimiser.step(&mut network.parameters, &views, 1e-6);

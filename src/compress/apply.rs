@@ -15,13 +15,13 @@ use super::{
     decompose::{self, as_matrix},
     lockstep::{self, Fitted},
     moments,
+    prepared::Prepared,
     prune::{self, Sweep},
     quantize::{Grid, Rounding, Weight, activation_grid, quantize_weight},
     rebuild::taps,
     segment::{self, Frontier},
     sparse,
     structure::{self, Structure},
-    prepared::Prepared,
     twin::{QuantizedLayer, simulated},
 };
 use crate::{

@@ -20,6 +20,7 @@
 //! ```
 
 mod cutoff;
+mod direct;
 pub mod doctor;
 pub mod fetch;
 pub mod locate;

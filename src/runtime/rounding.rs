@@ -136,8 +136,11 @@ impl Rounding {
 pub(super) fn with_fused_multiply_add<T>(work: impl FnOnce() -> T) -> Option<T> {
     #[cfg(target_arch = "x86_64")]
     {
-        let pulp::Arch::V3(processor) = pulp::Arch::new() else { return None };
-        Some(processor.vectorize(work))
+        match pulp::Arch::new() {
+            pulp::Arch::V4(processor) => Some(processor.vectorize(work)),
+            pulp::Arch::V3(processor) => Some(processor.vectorize(work)),
+            _ => None,
+        }
     }
     #[cfg(target_arch = "aarch64")]
     {

@@ -61,7 +61,9 @@ impl Loss {
     /// If a value's shape is not known.
     pub fn append(&self, model: &Model, shapes: &Shapes, one: &str) -> Result<Model> {
         let dims = |v: &str| {
-            shapes.dims(v).map(<[usize]>::to_vec).ok_or_else(|| Error::model(&model.name, format!("the shape of {v} is not known"), "export it with fixed shapes besides the batch"))
+            shapes.dims(v).map(<[usize]>::to_vec).ok_or_else(|| {
+                Error::model(&model.name, format!("the shape of {v} is not known"), "export it with fixed shapes besides the batch")
+            })
         };
         let mut out = model.clone();
         let mut tape = Tape::named("train", model.opset(), false);
@@ -161,7 +163,8 @@ fn noise(tape: &mut Tape, value: &str) -> String {
     let taught = taught(value);
     let apart = tape.sub(value, &taught);
     let (lost, whole) = (tape.mul(&apart, &apart), tape.mul(&taught, &taught));
-    let (lost, whole) = (tape.op("ReduceSum", &[&lost], vec![int("keepdims", 0)]), tape.op("ReduceSum", &[&whole], vec![int("keepdims", 0)]));
+    let (lost, whole) =
+        (tape.op("ReduceSum", &[&lost], vec![int("keepdims", 0)]), tape.op("ReduceSum", &[&whole], vec![int("keepdims", 0)]));
     let whole = tape.plus(&whole, LEAST);
     tape.div(&lost, &whole)
 }

@@ -104,8 +104,7 @@ impl Network {
                 }
             }
         }
-        let mut network =
-            Self { model: model.clone(), parameters, statistics, quantizers: BTreeMap::new(), alike: Vec::new() };
+        let mut network = Self { model: model.clone(), parameters, statistics, quantizers: BTreeMap::new(), alike: Vec::new() };
         network.quantize(quantized)?;
         network.take_out()?;
         Ok(network)

@@ -76,7 +76,9 @@ impl Optimiser {
         let n = i32::try_from(self.steps).unwrap_or(i32::MAX);
         let (m, rule) = (self.rule.momentum, self.rule);
         let (unbiased, unbiased_squares) = (1.0 - m.powi(n), 1.0 - SQUARES.powi(n));
-        for (((parameter, gradient), (mean, squares)), &size) in parameters.iter_mut().zip(gradients).zip(&mut self.moments).zip(&self.sizes) {
+        for (((parameter, gradient), (mean, squares)), &size) in
+            parameters.iter_mut().zip(gradients).zip(&mut self.moments).zip(&self.sizes)
+        {
             let Some(gradient) = gradient else { continue };
             let decay = if parameter.role == Role::Weight { rate * rule.decay } else { 0.0 };
             let (keeps_zeros, multiplies) = (parameter.keeps_zeros, parameter.role == Role::Step);

@@ -173,7 +173,8 @@ impl<'a> Run<'a> {
         let learned = order.split_off(back.min(order.len()));
         let steps = learned.len() / settings.batch;
         if steps == 0 {
-            let message = format!("has {} samples, less than a batch of {} besides the {back} held back", lesson.data.len(), settings.batch);
+            let message =
+                format!("has {} samples, less than a batch of {} besides the {back} held back", lesson.data.len(), settings.batch);
             return Err(Error::data(lesson.data.path(), message, "give more training samples, or a smaller batch"));
         }
         let judged = settings.at_once.min(order.len());
@@ -212,7 +213,8 @@ impl<'a> Run<'a> {
                 let class = labels[sample] as usize;
                 let slot = hot.get_mut([row, class]);
                 *slot.ok_or_else(|| {
-                    let message = format!("sample {} has the label {class}, and the network has {classes} classes", self.lesson.data.name(sample));
+                    let message =
+                        format!("sample {} has the label {class}, and the network has {classes} classes", self.lesson.data.name(sample));
                     Error::data(self.lesson.data.path(), message, "give the labels of this network's classes")
                 })? = 1.0;
             }

@@ -11,11 +11,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    graph::{
-        Model,
-        proto::ValueInfoProto,
-        shape::Pins,
-    },
+    graph::{Model, proto::ValueInfoProto, shape::Pins},
     runtime::{Level, Runtime, Session, SessionOptions},
 };
 
@@ -92,7 +88,8 @@ impl Measure {
     pub fn new(runtime: &Runtime, network: &Network, loss: &Loss, (batch, pins): (usize, &Pins), threads: usize) -> Result<Self> {
         let shapes = network.shapes(batch, pins)?;
         let mut model = loss.append(&network.answering(), &shapes, ONE)?;
-        let wanted: BTreeSet<String> = std::iter::once(LOSS.to_string()).chain(model.graph().output.first().map(|o| o.name().to_string())).collect();
+        let wanted: BTreeSet<String> =
+            std::iter::once(LOSS.to_string()).chain(model.graph().output.first().map(|o| o.name().to_string())).collect();
         model.graph_mut().output.retain(|o| wanted.contains(o.name()));
         Ok(Self { session: load(runtime, model, threads)? })
     }
@@ -129,7 +126,11 @@ impl Teacher {
         let mut model = teacher.clone();
         let made: BTreeSet<&str> = teacher.graph().node.iter().flat_map(|n| &n.output).map(String::as_str).collect();
         if let Some(lost) = compared.iter().find(|v| !made.contains(*v)) {
-            return Err(Error::model(&teacher.name, format!("has no value {lost} to be matched"), "match values that the plan leaves their shape"));
+            return Err(Error::model(
+                &teacher.name,
+                format!("has no value {lost} to be matched"),
+                "match values that the plan leaves their shape",
+            ));
         }
         let outputs: Vec<ValueInfoProto> = compared.iter().map(|v| super::differentiate::float_value(v, None)).collect();
         model.graph_mut().output = outputs;

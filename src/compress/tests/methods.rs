@@ -143,7 +143,7 @@ fn a_layer_behind_float_layers_is_fitted_to_itself() {
 
 /// Mean squared distance of a plan's outputs to the float network's, of its mean square.
 fn distance(c: &Compressor, plan: &Plan, x: &ArrayD<f32>) -> f64 {
-    let twin = c.apply(plan, Build::Parallel).unwrap().unwrap().model;
+    let twin = c.twin(plan, Build::Parallel).unwrap().unwrap();
     let (float, other) = (run(&c.model, x), run(&twin, x));
     let square = |a: &ArrayD<f32>| a.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
     square(&(&float - &other)) / square(&float)

@@ -20,7 +20,7 @@ fn error(c: &Compressor, model: &Model, x: &ArrayD<f32>) -> f64 {
 
 /// Errors of a plan in parallel and in sequence.
 fn both(c: &Compressor, plan: &Plan, x: &ArrayD<f32>) -> (f64, f64) {
-    let of = |build| error(c, &c.apply(plan, build).unwrap().unwrap().model, x);
+    let of = |build| error(c, &c.twin(plan, build).unwrap().unwrap(), x);
     (of(Build::Parallel), of(Build::Sequential))
 }
 
