@@ -25,6 +25,7 @@ pub mod fetch;
 pub mod locate;
 mod operator;
 mod optimise;
+mod pooling;
 pub mod port;
 pub mod rounding;
 mod scratch;

@@ -14,6 +14,7 @@ mod binary;
 mod check;
 mod conv;
 mod matrix;
+mod pool;
 #[cfg(test)]
 mod reference;
 pub mod site;
@@ -194,7 +195,7 @@ fn rule_of(node: &NodeProto) -> Option<Rule> {
         "Gemm" => matrix::gemm,
         "MatMul" => matrix::matmul,
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "PRelu" | "Where" | "Max" | "Min" | "Sum" => binary::rule_of(node.op_type())?,
-        op => unary::rule_of(op)?,
+        op => unary::rule_of(op).or_else(|| pool::rule_of(op))?,
     })
 }
 
