@@ -7,14 +7,18 @@
 //! * `conv`, `matrix`: layers; `binary`, `unary`: element by element; `norm`, `pool`, `reduce`: statistics and windows; `movement`, `index`,
 //!   `resize`: what only rearranges.
 //!
-//! Gradients of what is not smooth are those of the usual frameworks: 0 at the corner of a ReLU, the first of equal maxima.
+//! Gradients of what is not smooth are those of the usual frameworks: 0 at the corner of a ReLU, the first of equal maxima of a window
+//! or of operands; equal maxima of a reduction share.
 
 mod binary;
 #[cfg(test)]
 mod check;
 mod conv;
 mod matrix;
+mod movement;
+mod norm;
 mod pool;
+mod reduce;
 #[cfg(test)]
 mod reference;
 pub mod site;
@@ -195,7 +199,7 @@ fn rule_of(node: &NodeProto) -> Option<Rule> {
         "Gemm" => matrix::gemm,
         "MatMul" => matrix::matmul,
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "PRelu" | "Where" | "Max" | "Min" | "Sum" => binary::rule_of(node.op_type())?,
-        op => unary::rule_of(op).or_else(|| pool::rule_of(op))?,
+        op => [unary::rule_of, pool::rule_of, norm::rule_of, movement::rule_of, reduce::rule_of].iter().find_map(|kind| kind(op))?,
     })
 }
 

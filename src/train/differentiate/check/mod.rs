@@ -1,7 +1,10 @@
 //! Rules against central differences of the reference, in double precision: the harness; the tests are beside it, by kind of operator.
 
 mod layers;
+mod movement;
+mod norm;
 mod pool;
+mod reduce;
 
 use ndarray::{ArrayD, IxDyn};
 use proptest::prelude::ProptestConfig;
