@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod convolution;
 mod cutoff;
 mod direct;
 pub mod doctor;
@@ -26,6 +27,7 @@ pub mod fetch;
 pub mod locate;
 mod operator;
 mod optimise;
+mod pooling;
 pub mod port;
 mod quantizer;
 pub mod rounding;

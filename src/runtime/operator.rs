@@ -9,7 +9,9 @@ use ort::{
 };
 
 use super::{
+    convolution::{Convolve, Depthwise, DepthwiseWeightGradient, WeightGradient},
     cutoff::Between,
+    pooling::MaxPoolGradient,
     quantizer::{FakeQuantize, FakeQuantizeGradient},
     rounding::Rounding,
 };
@@ -23,7 +25,9 @@ pub const ROUND: &str = "Round";
 
 /// The domain as a session takes it.
 pub(super) fn domain() -> ort::Result<OperatorDomain> {
-    OperatorDomain::new(DOMAIN)?.add(Round)?.add(Between)?.add(FakeQuantize)?.add(FakeQuantizeGradient)
+    let domain =
+        OperatorDomain::new(DOMAIN)?.add(Round)?.add(Between)?.add(MaxPoolGradient)?.add(FakeQuantize)?.add(FakeQuantizeGradient)?;
+    domain.add(Convolve)?.add(WeightGradient)?.add(Depthwise)?.add(DepthwiseWeightGradient)
 }
 
 struct Round;

@@ -9,3 +9,10 @@ const PART: usize = 1 << 15;
 pub(super) fn in_chunks(values: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
     values.par_chunks_mut(PART).enumerate().for_each(|(i, part)| work(i * PART, part));
 }
+
+/// Calls with the number and the elements of each row of a slice.
+pub(super) fn in_rows(values: &mut [f32], length: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    let rows = (PART / length.max(1)).max(1);
+    let part = |(i, part): (usize, &mut [f32])| part.chunks_mut(length.max(1)).enumerate().for_each(|(j, row)| work(i * rows + j, row));
+    values.par_chunks_mut(rows * length.max(1)).enumerate().for_each(part);
+}

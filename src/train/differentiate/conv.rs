@@ -7,12 +7,14 @@
 
 use super::{Gradients, Site, Tape, window::Window};
 use crate::graph::{
-    proto::AttributeProto,
+    proto::{AttributeProto, NodeProto},
     tensor::{int, ints},
 };
 
 /// Input channels up to which all taps go through one product.
 const FEW: usize = 8;
+/// Channels from which on ONNX Runtime's convolution keeps up with ours.
+const MANY: usize = 128;
 
 pub(super) fn conv(at: &Site<'_>, tape: &mut Tape, dy: &[Option<String>]) -> Gradients {
     let Some(dy) = dy.first().cloned().flatten() else { return Ok(vec![]) };
@@ -67,12 +69,18 @@ fn data_gradient(
 ) -> String {
     let n = window.kernel.len();
     let reach = |i: usize| window.dilations[i] * (window.kernel[i] - 1);
+    // A gradient of a stride of 1 is the convolution of `dy` with the kernel turned around.
     let simple = (0..n).all(|i| {
         window.strides[i] == 1 && window.before[i] <= reach(i) && x[i + 2] + window.before[i] == y[i + 2] + reach(i) - window.behind[i]
     });
     if simple && (0..n).all(|i| window.behind[i] <= reach(i)) {
-        let turned = turned_kernel(tape, at.input(1), w, groups);
         let rest = |p: &[usize]| (0..n).map(|i| reach(i) - p[i]).collect::<Vec<_>>();
+        if let Some(op) = own_form(tape.own, w, x[1], groups, window) {
+            let mut list = own_attributes(window, &rest(&window.before), &x[2..]);
+            list.push(int("turned", 1));
+            return tape.own(op.0, &[dy, at.input(1)], list);
+        }
+        let turned = turned_kernel(tape, at.input(1), w, groups);
         return tape.op("Conv", &[dy, &turned], attributes(window, groups, &rest(&window.before), &rest(&window.behind)));
     }
     let mut list = attributes(window, groups, &window.before, &window.behind);
@@ -113,6 +121,10 @@ fn weight_gradient(tape: &mut Tape, (x, x_dims): (&str, &[usize]), (dy, y): (&st
     let (batch, c_in, c_out) = (x_dims[0], x_dims[1] / groups, y[1] / groups);
     let places: usize = y[2..].iter().product();
     let n = window.kernel.len();
+    let w = [&[y[1], c_in], window.kernel.as_slice()].concat();
+    if let Some((_, op)) = own_form(tape.own, &w, x_dims[1], groups, window) {
+        return tape.own(op, &[x, dy], own_attributes(window, &window.before, &y[2..]));
+    }
     let (before, behind) = window.pads();
     let padded = tape.pad(x, &before, &behind);
     let with_groups = |channels: usize, places: usize| -> Vec<usize> {
@@ -156,4 +168,41 @@ fn weight_gradient(tape: &mut Tape, (x, x_dims): (&str, &[usize]), (dy, y): (&st
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let all = tape.op("Concat", &parts, vec![int("axis", 2)]);
     tape.reshape(&all, &dims)
+}
+
+/// The operators of ours that compute a convolution and the gradient of its weight (outputs × inputs of a group × taps), where these are faster.
+fn own_form(own: bool, w: &[usize], inputs: usize, groups: usize, window: &Window) -> Option<(&'static str, &'static str)> {
+    let known = own && window.kernel.len() <= 2 && window.kernel.iter().product::<usize>() > 1;
+    match groups {
+        1 if known && inputs >= FEW && w[0] >= FEW => Some(("Convolve", "WeightGradient")),
+        _ if known && groups == inputs && w[0] == inputs => Some(("Depthwise", "DepthwiseWeightGradient")),
+        _ => None,
+    }
+}
+
+fn own_attributes(window: &Window, before: &[usize], made: &[usize]) -> Vec<AttributeProto> {
+    let list = |values: &[usize]| values.iter().map(|&v| v as i64).collect::<Vec<_>>();
+    vec![
+        ints("kernel", &list(&window.kernel)),
+        ints("strides", &list(&window.strides)),
+        ints("dilations", &list(&window.dilations)),
+        ints("before", &list(before)),
+        ints("made", &list(made)),
+    ]
+}
+
+/// A convolution of the network as one of ours, where that is faster; its weight is no constant any more.
+pub(super) fn own_node(at: &Site<'_>) -> Option<NodeProto> {
+    let (x, w, y) = (at.dims(0).ok()?, at.dims(1).ok()?, at.out_dims(0).ok()?);
+    let window = Window::of(at, w.get(2..)?, x.get(2..)?, y.get(2..)?).ok()?;
+    let groups = usize::try_from(at.int("group", 1)).ok()?;
+    let (op, _) = own_form(true, w, x[1], groups, &window)?;
+    if at.index.constants.contains_key(at.input(1)) || groups == 1 && x[1].min(y[1]) >= MANY {
+        return None;
+    }
+    let mut node = at.node.clone();
+    node.op_type = Some(op.into());
+    node.domain = Some(crate::runtime::DOMAIN.into());
+    node.attribute = own_attributes(&window, &window.before, &y[2..]);
+    Some(node)
 }

@@ -7,14 +7,19 @@
 //! * `conv`, `matrix`: layers; `binary`, `unary`: element by element; `norm`, `pool`, `reduce`: statistics and windows; `movement`, `index`,
 //!   `resize`: what only rearranges.
 //!
-//! Gradients of what is not smooth are those of the usual frameworks: 0 at the corner of a ReLU, the first of equal maxima.
+//! Gradients of what is not smooth are those of the usual frameworks: 0 at the corner of a ReLU, the first of equal maxima of a window
+//! or of operands; equal maxima of a reduction share.
 
 mod binary;
 #[cfg(test)]
 mod check;
 mod conv;
 mod matrix;
+mod movement;
+mod norm;
+mod pool;
 pub mod quantize;
+mod reduce;
 #[cfg(test)]
 mod reference;
 pub mod site;
@@ -107,7 +112,13 @@ pub fn differentiate(model: &Model, shapes: &Shapes, wanted: Wanted<'_>) -> Resu
         }
     }
     let outputs: Vec<&str> = wanted.outputs.iter().chain(gradients.values()).map(String::as_str).collect();
-    let model = assembled(model, tape, &outputs)?;
+    let mut forward = model.clone();
+    if wanted.own {
+        let site = |(at, node)| Site { node, shapes, index: &index, opset: model.opset(), needs: vec![], at };
+        let quick = model.graph().node.iter().enumerate().map(|n| (n.1.op_type() == "Conv").then(|| conv::own_node(&site(n))).flatten());
+        forward.graph_mut().node.iter_mut().zip(quick).for_each(|(node, quick)| *node = quick.unwrap_or_else(|| node.clone()));
+    }
+    let model = assembled(forward, tape, &outputs)?;
     Ok(Differentiated { model, gradients })
 }
 
@@ -196,13 +207,13 @@ fn rule_of(node: &NodeProto) -> Option<Rule> {
         "MatMul" => matrix::matmul,
         quantize::FAKE_QUANTIZE => quantize::rule,
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "PRelu" | "Where" | "Max" | "Min" | "Sum" => binary::rule_of(node.op_type())?,
-        op => unary::rule_of(op)?,
+        op => [unary::rule_of, pool::rule_of, norm::rule_of, movement::rule_of, reduce::rule_of].iter().find_map(|kind| kind(op))?,
     })
 }
 
 /// The network with the nodes of a tape behind its own.
-fn assembled(model: &Model, tape: Tape, outputs: &[&str]) -> Result<Model> {
-    let mut out = model.clone();
+fn assembled(model: Model, tape: Tape, outputs: &[&str]) -> Result<Model> {
+    let mut out = model;
     let graph = out.graph_mut();
     graph.node.extend(tape.nodes);
     graph.initializer.extend(tape.tensors.into_values());

@@ -98,6 +98,18 @@ impl Site<'_> {
         constant.or_else(|| self.ints(name))
     }
 
+    /// The same, where an input that is computed is an error.
+    ///
+    /// # Errors
+    /// If the input is there and no constant.
+    pub fn settled(&self, slot: usize, name: &str) -> Result<Option<Vec<i64>>> {
+        let list = self.list(slot, name);
+        if list.is_none() && !self.input(slot).is_empty() {
+            return Err(self.refuse(format!("its {name} are computed")));
+        }
+        Ok(list)
+    }
+
     /// A float of a constant input, or of the attribute that stood for it in older operator sets.
     pub fn limit(&self, slot: usize, name: &str) -> Option<f32> {
         let constant = Some(self.input(slot)).filter(|n| !n.is_empty()).and_then(|n| self.index.floats(n));

@@ -205,6 +205,13 @@ impl Tape {
         self.op("Pad", &[x, &pads], vec![])
     }
 
+    /// A tensor of zeros.
+    pub fn zeros(&mut self, dims: &[usize]) -> String {
+        let dims: Vec<i64> = dims.iter().map(|&d| d as i64).collect();
+        let dims = self.list(&dims);
+        self.op("ConstantOfShape", &[&dims], vec![])
+    }
+
     /// Repeats along axes of length 1.
     pub fn expand(&mut self, x: &str, dims: &[usize]) -> String {
         let dims: Vec<i64> = dims.iter().map(|&d| d as i64).collect();
@@ -224,7 +231,7 @@ impl Tape {
         if lead == 0 { summed } else { self.reshape(&summed, to) }
     }
 
-    /// A square matrix applied along one axis: out\[.., i, ..\] = Σ m\[i, j\] x\[.., j, ..\]. `rank` is x's.
+    /// A matrix applied along one axis: out\[.., i, ..\] = Σ m\[i, j\] x\[.., j, ..\]. `rank` is x's.
     pub fn along(&mut self, x: &str, rank: usize, axis: usize, matrix: &ArrayD<f32>) -> String {
         let matrix = matrix.clone();
         if axis + 1 == rank {

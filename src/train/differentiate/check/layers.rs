@@ -1,148 +1,10 @@
-//! Rules against central differences of the reference, in double precision.
+//! Layers, and functions element by element.
 
 use ndarray::{ArrayD, IxDyn};
 use proptest::prelude::*;
 
-use super::{Wanted, differentiate, float_value, reference};
-use crate::{
-    graph::{
-        Model,
-        proto::{AttributeProto, GraphProto, ModelProto, OperatorSetIdProto, TensorProto},
-        shape::{self, Pins},
-        tensor::{self, float, int, ints, text},
-    },
-    runtime::{Runtime, Session, SessionOptions},
-};
-
-/// An input of the operator that is checked.
-#[derive(Debug, Clone)]
-pub(super) enum Slot {
-    /// A value whose gradient is checked.
-    Value(ArrayD<f64>),
-    /// A constant.
-    Fixed(TensorProto),
-    /// Left out.
-    Nothing,
-}
-
-/// Values of these dimensions that differ from each other and are no corner of any operator, between `low` and `high`.
-pub(super) fn within(dims: &[usize], seed: u64, low: f64, high: f64) -> ArrayD<f64> {
-    let n: usize = dims.iter().product();
-    let mut order: Vec<usize> = (0..n).collect();
-    let mut state = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    for i in (1..n).rev() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        order.swap(i, (state >> 33) as usize % (i + 1));
-    }
-    let place = |i: usize| f64::from((low + (high - low) * (order[i] as f64 + 0.371) / n as f64) as f32);
-    ArrayD::from_shape_vec(IxDyn(dims), (0..n).map(place).collect()).unwrap()
-}
-
-pub(super) fn value(dims: &[usize], seed: u64) -> Slot {
-    Slot::Value(within(dims, seed, -2.0, 2.0))
-}
-
-/// Checks an operator's rule: its gradients, weighted sums of its outputs, against central differences.
-pub(super) fn check(op: &str, slots: &[Slot], attributes: Vec<AttributeProto>) {
-    check_as(op, slots, attributes, 1, if op == "Gelu" { 20 } else { 17 });
-}
-
-/// As [`check`], for some outputs and an operator set.
-pub(super) fn check_as(op: &str, slots: &[Slot], attributes: Vec<AttributeProto>, outputs: usize, opset: i64) {
-    let names: Vec<String> =
-        slots.iter().enumerate().map(|(i, s)| if matches!(s, Slot::Nothing) { String::new() } else { format!("x{i}") }).collect();
-    let inputs: Vec<&str> = names.iter().map(String::as_str).collect();
-    let made: Vec<String> = (0..outputs).map(|i| format!("y{i}")).collect();
-    let made: Vec<&str> = made.iter().map(String::as_str).collect();
-    let mut graph = GraphProto {
-        name: Some("case".into()),
-        node: vec![tensor::node(op, "case", &inputs, &made, attributes)],
-        output: made.iter().map(|y| float_value(y, None)).collect(),
-        ..Default::default()
-    };
-    let mut given = reference::Values::new();
-    for (name, slot) in names.iter().zip(slots) {
-        match slot {
-            Slot::Value(array) => {
-                graph.input.push(float_value(name, Some(array.shape())));
-                given.insert(name.clone(), array.clone());
-            }
-            Slot::Fixed(tensor) => graph.initializer.push(TensorProto { name: Some(name.clone()), ..tensor.clone() }),
-            Slot::Nothing => {}
-        }
-    }
-    let opset_import = vec![OperatorSetIdProto { domain: None, version: Some(opset) }];
-    let proto = ModelProto { ir_version: Some(8), opset_import, graph: Some(graph), ..Default::default() };
-    let mut model = Model { name: "case".into(), proto };
-    let shapes = shape::infer(&model, 1, &Pins::new()).unwrap();
-    let seeds: Vec<(String, String)> = made.iter().map(|y| (y.to_string(), format!("seed.{y}"))).collect();
-    let mut weights = reference::Values::new();
-    for (i, (y, seed)) in seeds.iter().enumerate() {
-        let dims = shapes.dims(y).unwrap_or_else(|| panic!("no shape of {y}"));
-        model.graph_mut().input.push(float_value(seed, Some(dims)));
-        weights.insert(y.clone(), within(dims, 77 + i as u64, -1.0, 1.0));
-    }
-    let of: Vec<String> = names.iter().zip(slots).filter(|(_, s)| matches!(s, Slot::Value(_))).map(|(n, _)| n.clone()).collect();
-    let plain: Vec<String> = made.iter().map(ToString::to_string).collect();
-    let known = reference::values(&model, &shapes, given.clone());
-    let loss = |given: &reference::Values| -> f64 {
-        let known = reference::values(&model, &shapes, given.clone());
-        weights.iter().map(|(y, w)| (&known[y] * w).sum()).sum()
-    };
-    let expected: Vec<ArrayD<f64>> = of
-        .iter()
-        .map(|name| {
-            let mut slopes = ArrayD::zeros(given[name].raw_dim());
-            let mut moved = given.clone();
-            for (i, slope) in slopes.indexed_iter_mut() {
-                const STEP: f64 = 1e-5;
-                let at = given[name][&i];
-                let mut side = |x: f64| {
-                    if let Some(array) = moved.get_mut(name) {
-                        array[&i] = x;
-                    }
-                    loss(&moved)
-                };
-                *slope = (side(at + STEP) - side(at - STEP)) / (2.0 * STEP);
-                side(at);
-            }
-            slopes
-        })
-        .collect();
-    let runtime = Runtime::start(&mut |_| {}).unwrap();
-    for own in [false, true] {
-        let wanted = Wanted { seeds: &seeds, of: &of, outputs: &plain, own };
-        let found = differentiate(&model, &shapes, wanted).unwrap();
-        let bytes = found.model.to_bytes().unwrap();
-        let mut session = Session::from_bytes(&runtime, "case", &bytes, SessionOptions::default()).unwrap();
-        let feeds: Vec<(String, ArrayD<f32>)> = of
-            .iter()
-            .map(|n| (n.clone(), given[n].mapv(|v| v as f32)))
-            .chain(seeds.iter().map(|(y, s)| (s.clone(), weights[y].mapv(|v| v as f32))))
-            .collect();
-        let feeds: Vec<_> = feeds.iter().map(|(n, a)| (n.as_str(), a.view())).collect();
-        let results = session.run(&feeds).unwrap();
-        for (y, result) in plain.iter().zip(&results) {
-            assert_close(&format!("{op} itself"), result, &known[y], 1e-5);
-        }
-        for (name, slopes) in of.iter().zip(&expected) {
-            let gradient = found.gradients.get(name).unwrap_or_else(|| panic!("no gradient of {name}"));
-            let at = plain.len() + found.gradients.values().position(|g| g == gradient).unwrap();
-            assert_close(&format!("{op}, gradient of {name}, own {own}"), &results[at], slopes, 1e-4);
-        }
-    }
-}
-
-fn assert_close(what: &str, found: &ArrayD<f32>, expected: &ArrayD<f64>, bound: f64) {
-    assert_eq!(found.shape(), expected.shape(), "{what}");
-    let largest = expected.iter().fold(1e-2_f64, |m, v| m.max(v.abs()));
-    let worst = found.iter().zip(expected).map(|(&f, e)| (f64::from(f) - e).abs()).fold(0.0, f64::max);
-    assert!(worst <= bound * largest, "{what}: off by {worst:e} of {largest:e}");
-}
-
-fn few(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
-}
+use super::{Slot, check, check_as, few, list, value, within};
+use crate::graph::tensor::{self, float, int, ints, text};
 
 #[test]
 fn gradients_of_functions_of_one_value_are_their_slopes() {
@@ -222,7 +84,6 @@ proptest! {
         let pads: Vec<usize> = (0..2 * rank).map(|i| pads[i].min(kernel[i % rank] * dilation[i % rank])).collect();
         let size = |i: usize| (dilation[i] * (kernel[i] - 1) + 1 + extra[i]).saturating_sub(pads[i] + pads[i + rank]).max(1) + extra[i];
         let sizes: Vec<usize> = (0..rank).map(size).collect();
-        let list = |v: &[usize]| v.iter().map(|&v| v as i64).collect::<Vec<_>>();
         let attributes = vec![ints("strides", &list(&stride)), ints("dilations", &list(&dilation)), ints("pads", &list(&pads)), int("group", groups as i64)];
         let x = value(&[&[batch, c_in * groups], sizes.as_slice()].concat(), seed);
         let w = value(&[&[c_out * groups, c_in], kernel.as_slice()].concat(), seed ^ 1);

@@ -1,5 +1,10 @@
 //! What operators compute, in double precision and as plainly as can be: what their gradients are checked against.
 
+mod movement;
+mod norm;
+mod pool;
+mod reduce;
+
 use std::collections::HashMap;
 
 use ndarray::{ArrayD, Axis, Dimension, IxDyn, Zip};
@@ -82,7 +87,10 @@ fn outputs(at: &Site<'_>, known: &Values) -> Vec<ArrayD<f64>> {
         "MatMul" => vec![matmul(x(0), x(1), at.out_dims(0).unwrap())],
         "Conv" => vec![with_bias(conv(at, x(0), x(1)), known.get(at.input(2)))],
         "ConvTranspose" => vec![with_bias(conv_transpose(at, x(0), x(1)), known.get(at.input(2)))],
-        op => panic!("the reference has no {op}"),
+        op => {
+            let kinds = [pool::outputs, norm::outputs, movement::outputs, reduce::outputs];
+            kinds.iter().find_map(|kind| kind(at, known)).unwrap_or_else(|| panic!("the reference has no {op}"))
+        }
     }
 }
 
