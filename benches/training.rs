@@ -50,8 +50,11 @@ fn main() {
         let effort = Effort { threads, max_memory: Effort::MEMORY, positions: 8, widest: Effort::WIDEST };
         compressor.calibrate(Arc::new(data), 64, effort, None).unwrap();
         let mut plan = Plan::identity(&compressor.layers);
-        for ((_, t), layer) in plan.treatments.iter_mut().zip(&compressor.layers.layers) {
-            t.precision = if layer.first || layer.last { Precision::Int8 } else { Precision::Int4 };
+        for (i, layer) in compressor.layers.layers.iter().enumerate() {
+            plan.treatments[i].1.precision = Precision::Int4;
+            if layer.first || layer.last || plan.check(&compressor.layers, &compressor.channels).is_err() {
+                plan.treatments[i].1.precision = Precision::Int8;
+            }
         }
         Network::of_plan(&compressor.prepare(&plan, Build::Parallel).unwrap().unwrap(), &pins).unwrap()
     } else {

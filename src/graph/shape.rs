@@ -28,23 +28,6 @@ impl Shapes {
         self.dims.get(value).map(Vec::as_slice)
     }
 
-    /// Gives a value the dimensions of another, if they are known.
-    pub fn liken(&mut self, value: &str, other: &str) {
-        if let Some(dims) = self.dims.get(other).cloned() {
-            self.dims.insert(value.to_string(), dims);
-        }
-    }
-
-    /// Gives a value dimensions.
-    pub fn set(&mut self, value: &str, dims: &[usize]) {
-        self.dims.insert(value.to_string(), dims.to_vec());
-    }
-
-    /// All values with their dimensions, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[usize])> {
-        self.dims.iter().map(|(n, d)| (n.as_str(), d.as_slice()))
-    }
-
     /// Number of elements of a value; `None` if unknown or beyond the machine's integers.
     pub fn elements(&self, value: &str) -> Option<usize> {
         self.dims(value)?.iter().try_fold(1usize, |n, &d| n.checked_mul(d))

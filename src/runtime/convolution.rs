@@ -1,11 +1,11 @@
 //! Operators of ours for training graphs: convolutions of one or two spatial axes whose weights change with every step, and the gradients of their weights.
 //!
 //! Attributes, with an entry for each spatial axis: kernel, strides, dilations, before (zeros in front) and made (dimensions of the output, or of the
-//! gradient that is given). What they compute is in [`super::direct`].
+//! gradient that is given); dims are those of the result. What they compute is in [`super::direct`].
 
 use ort::{
-    operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput},
-    value::TensorElementType,
+    operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext},
+    value::{SymbolicDimensions, TensorElementType, ValueType},
 };
 
 use super::direct::{self, Geometry};
@@ -27,6 +27,7 @@ pub(super) struct Shape {
     dilations: Vec<i64>,
     before: Vec<i64>,
     made: Vec<i64>,
+    dims: Vec<i64>,
     turned: bool,
 }
 
@@ -45,7 +46,7 @@ impl Shape {
         let list = |name: &str| context.get::<Vec<i64>>(name).ok_or_else(|| ort::Error::new(format!("a convolution has no {name}")));
         let turned = context.get::<i64>("turned").unwrap_or(0) == 1;
         let (kernel, strides, dilations) = (list("kernel")?, list("strides")?, list("dilations")?);
-        Ok(Self { kernel, strides, dilations, before: list("before")?, made: list("made")?, turned })
+        Ok(Self { kernel, strides, dilations, before: list("before")?, made: list("made")?, dims: list("dims")?, turned })
     }
 
     fn geometry(&self, x: &[i64], outputs: i64) -> Geometry {
@@ -89,6 +90,12 @@ macro_rules! operator {
             fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<$kernel> {
                 Ok($kernel(Shape::read(context)?))
             }
+
+            fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
+                let dims: Vec<i64> = context.attr("dims")?;
+                let dimension_symbols = SymbolicDimensions::empty(dims.len());
+                context.set_output(0, &ValueType::Tensor { ty: TensorElementType::Float32, shape: dims.into(), dimension_symbols })
+            }
         }
 
         pub(super) struct $kernel(Shape);
@@ -104,36 +111,26 @@ fn missing() -> ort::Error {
     ort::Error::new("a convolution lacks a value".to_string())
 }
 
-/// Runs a convolution: x, its shape, w, its shape, the bias, and where the result goes.
+/// Runs a convolution, whose output has that many channels.
 fn forward(
     context: &ComputeContext,
     shape: &Shape,
-    channels: impl Fn(&[i64], &[i64]) -> i64,
     run: impl Fn(&[f32], &[f32], Option<&[f32]>, &mut [f32], &Geometry),
 ) -> ort::Result<()> {
     let (x, w) = (context.input(0)?.ok_or_else(missing)?, context.input(1)?.ok_or_else(missing)?);
-    let outputs = channels(x.shape(), w.shape());
-    let g = shape.geometry(x.shape(), outputs);
-    let dims = [&[x.shape()[0], outputs], shape.made.as_slice()].concat();
+    let g = shape.geometry(x.shape(), shape.dims[1]);
     let bias = context.input(2).ok().flatten();
-    let mut y = context.output(0, dims)?.ok_or_else(missing)?;
+    let mut y = context.output(0, shape.dims.clone())?.ok_or_else(missing)?;
     let bias = bias.as_ref().map(|b| b.try_extract_tensor::<f32>()).transpose()?.map(|b| b.1);
     run(x.try_extract_tensor::<f32>()?.1, w.try_extract_tensor::<f32>()?.1, bias, y.try_extract_tensor_mut::<f32>()?.1, &g);
     Ok(())
 }
 
 /// Runs the gradient of a weight.
-fn backward(
-    context: &ComputeContext,
-    shape: &Shape,
-    depthwise: bool,
-    run: impl Fn(&[f32], &[f32], &mut [f32], &Geometry),
-) -> ort::Result<()> {
+fn backward(context: &ComputeContext, shape: &Shape, run: impl Fn(&[f32], &[f32], &mut [f32], &Geometry)) -> ort::Result<()> {
     let (x, dy) = (context.input(0)?.ok_or_else(missing)?, context.input(1)?.ok_or_else(missing)?);
-    let (inputs, outputs) = (x.shape()[1], dy.shape()[1]);
-    let g = shape.geometry(x.shape(), outputs);
-    let dims = [&[outputs, if depthwise { 1 } else { inputs }], shape.kernel.as_slice()].concat();
-    let mut dw = context.output(0, dims)?.ok_or_else(missing)?;
+    let g = shape.geometry(x.shape(), dy.shape()[1]);
+    let mut dw = context.output(0, shape.dims.clone())?.ok_or_else(missing)?;
     run(x.try_extract_tensor::<f32>()?.1, dy.try_extract_tensor::<f32>()?.1, dw.try_extract_tensor_mut::<f32>()?.1, &g);
     Ok(())
 }
@@ -144,7 +141,7 @@ impl Kernel for ConvolveKernel {
         let run = |x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32], g: &Geometry| {
             direct::convolve(x, direct::Kernel { weight: w, turned, bias }, y, g);
         };
-        forward(context, &self.0, |_, w| w[usize::from(turned)], run)
+        forward(context, &self.0, run)
     }
 }
 
@@ -152,18 +149,18 @@ impl Kernel for DepthwiseKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let turned = self.0.turned;
         let run = |x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32], g: &Geometry| direct::depthwise(x, (w, turned), bias, y, g);
-        forward(context, &self.0, |x, _| x[1], run)
+        forward(context, &self.0, run)
     }
 }
 
 impl Kernel for WeightGradientKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        backward(context, &self.0, false, direct::weight_gradient)
+        backward(context, &self.0, direct::weight_gradient)
     }
 }
 
 impl Kernel for DepthwiseWeightGradientKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        backward(context, &self.0, true, direct::depthwise_weight_gradient)
+        backward(context, &self.0, direct::depthwise_weight_gradient)
     }
 }

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{Array1, ArrayD};
 
-use super::differentiate::{float_value, quantize::fake_quantize};
+use super::differentiate::{
+    float_value,
+    quantize::{FAKE_QUANTIZE, fake_quantize},
+};
 use crate::{
     compress::{Prepared, QuantizedLayer, from_matrix},
     error::{Error, Result},
@@ -56,8 +59,6 @@ pub struct Network {
     pub statistics: BTreeMap<String, String>,
     /// Quantized values: (layer, steps of its input, steps of its weight).
     quantizers: BTreeMap<String, (Option<String>, String)>,
-    /// Values made here that have the shape of another.
-    alike: Vec<(String, String)>,
 }
 
 impl Network {
@@ -104,7 +105,7 @@ impl Network {
                 }
             }
         }
-        let mut network = Self { model: model.clone(), parameters, statistics, quantizers: BTreeMap::new(), alike: Vec::new() };
+        let mut network = Self { model: model.clone(), parameters, statistics, quantizers: BTreeMap::new() };
         network.quantize(quantized)?;
         network.take_out()?;
         Ok(network)
@@ -125,8 +126,7 @@ impl Network {
                     let (low, high) = grid.limits();
                     let limits = ((low - grid.offset) as f32, (high - grid.offset) as f32);
                     nodes.push(fake_quantize(&format!("{key}/node"), &layer.input, &steps, &key, limits, 0));
-                    self.step(&steps, vec![grid.scale]);
-                    self.alike.push((key.clone(), layer.input.clone()));
+                    self.step(&steps, vec![grid.scale], &mut patch);
                 }
                 node.input[layer.data_slot()].clone_from(&key);
                 of_input = Some(steps);
@@ -135,9 +135,8 @@ impl Network {
             let bits = found.precision.weight_bits();
             let top = f32::from(1_u16 << (bits - 1));
             nodes.push(fake_quantize(&format!("{weight}/node"), &layer.weight, &steps, &weight, (-top, top - 1.0), layer.out_axis));
-            self.alike.push((weight.clone(), layer.weight.clone()));
             let scales = per_channel(layer, &found.weight.scales);
-            self.step(&steps, scales.clone());
+            self.step(&steps, scales.clone(), &mut patch);
             node.input[layer.slot].clone_from(&weight);
             nodes.push(node);
             patch.replace.insert(layer.node, nodes);
@@ -148,8 +147,9 @@ impl Network {
         Ok(())
     }
 
-    fn step(&mut self, name: &str, values: Vec<f32>) {
+    fn step(&mut self, name: &str, values: Vec<f32>, patch: &mut Patch) {
         let value = Array1::from(values).into_dyn();
+        patch.tensors.insert(name.to_string(), tensor::from_f32(name, &value));
         self.parameters.push(Parameter { name: name.to_string(), role: Role::Step, value, keeps_zeros: false });
     }
 
@@ -181,18 +181,6 @@ impl Network {
         let inputs = self.parameters.iter().map(|p| float_value(&p.name, Some(p.value.shape())));
         graph.input.extend(inputs);
         crate::graph::patch::check(&self.model)
-    }
-
-    /// Shapes of all values at a batch.
-    ///
-    /// # Errors
-    /// As [`shape::infer`].
-    pub fn shapes(&self, batch: usize, pins: &Pins) -> Result<Shapes> {
-        let mut shapes = shape::infer(&self.model, batch, pins)?;
-        for (new, old) in &self.alike {
-            shapes.liken(new, old);
-        }
-        Ok(shapes)
     }
 
     /// The samples' inputs: those that are no parameters.
@@ -253,6 +241,18 @@ impl Network {
         graph.initializer.extend(self.parameters.iter().map(|p| tensor::from_f32(&p.name, &p.value)));
         model
     }
+}
+
+/// Shapes of all values of a network with fake quantizers, which shape inference does not know, at a batch.
+///
+/// # Errors
+/// As [`shape::infer`].
+pub fn shapes(model: &Model, batch: usize, pins: &Pins) -> Result<Shapes> {
+    let mut plain = model.clone();
+    for node in plain.graph_mut().node.iter_mut().filter(|n| n.op_type() == FAKE_QUANTIZE) {
+        *node = tensor::node("Identity", node.name(), &[&node.input[0]], &[&node.output[0]], vec![]);
+    }
+    shape::infer(&plain, batch, pins)
 }
 
 /// How far from its integer a weight may start, in steps.

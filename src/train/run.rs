@@ -9,7 +9,7 @@ use super::{
     augment::Augment,
     checkpoint::{Checkpoint, State},
     loss::{LABELS, Loss, Outputs},
-    network::{Network, Parameter, Role},
+    network::{Network, Parameter, Role, shapes},
     optimise::{Method, Optimiser, Rule, cosine},
     step::{Feeds, Measure, Step, Teacher},
 };
@@ -181,7 +181,7 @@ impl<'a> Run<'a> {
         order.truncate(order.len() / judged * judged);
         let compared = loss.compared(&network.model);
         let teacher = lesson.teacher.map(|t| Teacher::new(runtime, t, &compared, threads)).transpose()?;
-        let shapes = network.shapes(judged, pins)?;
+        let shapes = shapes(&network.model, judged, pins)?;
         let first = network.model.graph().output.first().and_then(|o| shapes.elements(o.name()));
         let classes = (loss.outputs != Outputs::Numbers).then(|| first.map_or(1, |n| n / judged.max(1)));
         Ok(Self {

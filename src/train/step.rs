@@ -7,7 +7,7 @@ use ndarray::{ArrayD, ArrayViewD};
 use super::{
     differentiate::{Wanted, differentiate},
     loss::{LOSS, Loss},
-    network::{Network, Parameter, Role},
+    network::{Network, Parameter, Role, shapes},
 };
 use crate::{
     error::{Error, Result},
@@ -45,14 +45,12 @@ impl Step {
     /// # Errors
     /// If an operator cannot be differentiated, or ONNX Runtime refuses the graph.
     pub fn new(runtime: &Runtime, network: &Network, loss: &Loss, (batch, pins): (usize, &Pins), threads: usize) -> Result<Self> {
-        let shapes = network.shapes(batch, pins)?;
-        let with_loss = loss.append(&network.model, &shapes, ONE)?;
+        let with_loss = loss.append(&network.model, &shapes(&network.model, batch, pins)?, ONE)?;
         let of: Vec<String> = network.parameters.iter().filter(|p| p.role != Role::Statistic).map(|p| p.name.clone()).collect();
         let seeds = [(LOSS.to_string(), ONE.to_string())];
         let outputs: Vec<String> = std::iter::once(LOSS.to_string()).chain(network.statistics.values().cloned()).collect();
-        let mut all = crate::graph::shape::infer(&with_loss, batch, pins)?;
-        shapes.iter().for_each(|(name, dims)| all.set(name, dims));
-        let found = differentiate(&with_loss, &all, Wanted { seeds: &seeds, of: &of, outputs: &outputs, own: true })?;
+        let found =
+            differentiate(&with_loss, &shapes(&with_loss, batch, pins)?, Wanted { seeds: &seeds, of: &of, outputs: &outputs, own: true })?;
         let place = |name: &String| found.model.graph().output.iter().position(|o| o.name() == name);
         let gradients = network.parameters.iter().map(|p| found.gradients.get(&p.name).and_then(place)).collect();
         let statistics = network.parameters.iter().map(|p| network.statistics.get(&p.name).and_then(place)).collect();
@@ -86,8 +84,7 @@ impl Measure {
     /// # Errors
     /// If ONNX Runtime refuses the graph.
     pub fn new(runtime: &Runtime, network: &Network, loss: &Loss, (batch, pins): (usize, &Pins), threads: usize) -> Result<Self> {
-        let shapes = network.shapes(batch, pins)?;
-        let mut model = loss.append(&network.answering(), &shapes, ONE)?;
+        let mut model = loss.append(&network.answering(), &shapes(&network.model, batch, pins)?, ONE)?;
         let wanted: BTreeSet<String> =
             std::iter::once(LOSS.to_string()).chain(model.graph().output.first().map(|o| o.name().to_string())).collect();
         model.graph_mut().output.retain(|o| wanted.contains(o.name()));

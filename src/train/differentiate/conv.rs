@@ -76,7 +76,8 @@ fn data_gradient(
     if simple && (0..n).all(|i| window.behind[i] <= reach(i)) {
         let rest = |p: &[usize]| (0..n).map(|i| reach(i) - p[i]).collect::<Vec<_>>();
         if let Some(op) = own_form(tape.own, w, x[1], groups, window) {
-            let mut list = own_attributes(window, &rest(&window.before), &x[2..]);
+            let turned = Window { strides: vec![1; n], before: rest(&window.before), ..window.clone() };
+            let mut list = own_attributes(&turned, &x[2..], x);
             list.push(int("turned", 1));
             return tape.own(op.0, &[dy, at.input(1)], list);
         }
@@ -123,7 +124,7 @@ fn weight_gradient(tape: &mut Tape, (x, x_dims): (&str, &[usize]), (dy, y): (&st
     let n = window.kernel.len();
     let w = [&[y[1], c_in], window.kernel.as_slice()].concat();
     if let Some((_, op)) = own_form(tape.own, &w, x_dims[1], groups, window) {
-        return tape.own(op, &[x, dy], own_attributes(window, &window.before, &y[2..]));
+        return tape.own(op, &[x, dy], own_attributes(window, &y[2..], &w));
     }
     let (before, behind) = window.pads();
     let padded = tape.pad(x, &before, &behind);
@@ -180,14 +181,16 @@ fn own_form(own: bool, w: &[usize], inputs: usize, groups: usize, window: &Windo
     }
 }
 
-fn own_attributes(window: &Window, before: &[usize], made: &[usize]) -> Vec<AttributeProto> {
+/// `made` are the spatial dimensions of the convolution's output, `dims` all of the result.
+fn own_attributes(window: &Window, made: &[usize], dims: &[usize]) -> Vec<AttributeProto> {
     let list = |values: &[usize]| values.iter().map(|&v| v as i64).collect::<Vec<_>>();
     vec![
         ints("kernel", &list(&window.kernel)),
         ints("strides", &list(&window.strides)),
         ints("dilations", &list(&window.dilations)),
-        ints("before", &list(before)),
+        ints("before", &list(&window.before)),
         ints("made", &list(made)),
+        ints("dims", &list(dims)),
     ]
 }
 
@@ -203,6 +206,6 @@ pub(super) fn own_node(at: &Site<'_>) -> Option<NodeProto> {
     let mut node = at.node.clone();
     node.op_type = Some(op.into());
     node.domain = Some(crate::runtime::DOMAIN.into());
-    node.attribute = own_attributes(&window, &window.before, &y[2..]);
+    node.attribute = own_attributes(&window, &y[2..], y);
     Some(node)
 }
