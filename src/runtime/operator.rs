@@ -8,7 +8,7 @@ use ort::{
     value::TensorElementType,
 };
 
-use super::{cutoff::Between, pooling::MaxPoolGradient, rounding::Rounding};
+use super::{cutoff::Between, pooling::MaxPoolGradient, rounding::Rounding, scatter::ScatterAdd};
 
 /// Domain of the operator.
 pub const DOMAIN: &str = "gulliver";
@@ -19,7 +19,7 @@ pub const ROUND: &str = "Round";
 
 /// The domain as a session takes it.
 pub(super) fn domain() -> ort::Result<OperatorDomain> {
-    OperatorDomain::new(DOMAIN)?.add(Round)?.add(Between)?.add(MaxPoolGradient)
+    OperatorDomain::new(DOMAIN)?.add(Round)?.add(Between)?.add(MaxPoolGradient)?.add(ScatterAdd)
 }
 
 struct Round;

@@ -14,6 +14,7 @@ mod binary;
 #[cfg(test)]
 mod check;
 mod conv;
+mod index;
 mod matrix;
 mod movement;
 mod norm;
@@ -21,6 +22,7 @@ mod pool;
 mod reduce;
 #[cfg(test)]
 mod reference;
+mod resize;
 pub mod site;
 pub mod tape;
 mod unary;
@@ -199,7 +201,10 @@ fn rule_of(node: &NodeProto) -> Option<Rule> {
         "Gemm" => matrix::gemm,
         "MatMul" => matrix::matmul,
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "PRelu" | "Where" | "Max" | "Min" | "Sum" => binary::rule_of(node.op_type())?,
-        op => [unary::rule_of, pool::rule_of, norm::rule_of, movement::rule_of, reduce::rule_of].iter().find_map(|kind| kind(op))?,
+        op => {
+            let kinds = [unary::rule_of, pool::rule_of, norm::rule_of, movement::rule_of, index::rule_of, resize::rule_of, reduce::rule_of];
+            kinds.iter().find_map(|kind| kind(op))?
+        }
     })
 }
 

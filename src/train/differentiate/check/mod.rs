@@ -1,5 +1,6 @@
 //! Rules against central differences of the reference, in double precision: the harness; the tests are beside it, by kind of operator.
 
+mod index;
 mod layers;
 mod movement;
 mod norm;
