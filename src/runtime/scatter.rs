@@ -7,8 +7,9 @@ use ort::{
 
 use super::spread::in_rows;
 
-/// `ScatterAdd(dy, indices)`: dy is \[outer, n, inner\]; the result \[outer, length, inner\], where length is an attribute, has the sum of what an
-/// index of its middle axis stands for. There is an index for each of the n, or one for each element of dy; negative ones count from the end.
+/// `ScatterAdd(dy, indices)`: dy is \[outer, n, inner\]; the result \[outer, length, inner\], where length is an attribute, has the sum of
+/// what an index of its middle axis stands for. There is an index for each of the n, or one for each element of dy; negative ones count
+/// from the end.
 pub(super) struct ScatterAdd;
 
 pub(super) struct Target {

@@ -1,11 +1,12 @@
 //! Reverse-mode differentiation of ONNX graphs: a graph in, a graph out that also computes gradients.
 //!
-//! One rule an operator (Griewank and Walther, "Evaluating Derivatives", 2008, chapter 3): given the gradients of a node's outputs it writes
-//! nodes that compute those of its inputs. Shapes are those of one batch, so that what a shape decides is decided here. Files by kind of operator:
+//! One rule an operator (Griewank and Walther, "Evaluating Derivatives", 2008, chapter 3): given the gradients of a node's outputs it
+//! writes nodes that compute those of its inputs. Shapes are those of one batch, so that what a shape decides is decided here. Files by
+//! kind of operator:
 //!
 //! * [`tape`]: nodes being written; [`site`]: a node and what is known of it.
-//! * `conv`, `matrix`: layers; `binary`, `unary`: element by element; `norm`, `pool`, `reduce`: statistics and windows; `movement`, `index`,
-//!   `resize`: what only rearranges.
+//! * `conv`, `matrix`: layers; `binary`, `unary`: element by element; `norm`, `pool`, `reduce`: statistics and windows; `movement`,
+//!   `index`, `resize`: what only rearranges.
 //!
 //! Gradients of what is not smooth are those of the usual frameworks: 0 at the corner of a ReLU, the first of equal maxima of a window
 //! or of operands; equal maxima of a reduction share.
@@ -58,7 +59,8 @@ pub struct Differentiated {
 /// What to differentiate.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// Values, and the gradients that they have: names of values of the graph, of the same shape. A loss that is one number has a constant 1.
+    /// Values, and the gradients that they have: names of values of the graph, of the same shape. A loss that is one number
+    /// has a constant 1.
     pub seeds: &'a [(String, String)],
     /// Values whose gradients are wanted.
     pub of: &'a [String],

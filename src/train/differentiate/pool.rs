@@ -1,7 +1,7 @@
 //! Gradients of pooling.
 //!
-//! A maximum's gradient goes to the first of equal maxima, as ONNX Runtime's own indices have it. A mean over a window is a matrix along each
-//! axis, so its gradient is the transposed matrix along each; where windows do not overlap it is a repetition.
+//! A maximum's gradient goes to the first of equal maxima, as ONNX Runtime's own indices have it. A mean over a window is a matrix along
+//! each axis, so its gradient is the transposed matrix along each; where windows do not overlap it is a repetition.
 
 use ndarray::{ArrayD, IxDyn};
 
@@ -117,8 +117,8 @@ fn shares(at: &Site<'_>, window: &Window, axis: usize, input: usize, output: usi
     matrix
 }
 
-/// Where the padding behind an axis ends, counted from where that before it begins. The windows that ceil_mode adds reach further, and ONNX Runtime
-/// does not count what they reach there, in no operator set.
+/// Where the padding behind an axis ends, counted from where that before it begins. The windows that ceil_mode adds reach further, and
+/// ONNX Runtime does not count what they reach there, in no operator set.
 fn padded_behind(at: &Site<'_>, window: &Window, axis: usize, input: usize) -> usize {
     let declared = at.text("auto_pad", "NOTSET") == "NOTSET";
     let behind = if declared {

@@ -1,4 +1,5 @@
-//! Gradients of resizing by the nearest elements or by linear interpolation: the same matrix along each axis as ONNX Runtime applies, transposed.
+//! Gradients of resizing by the nearest elements or by linear interpolation: the same matrix along each axis as ONNX Runtime applies,
+//! transposed.
 //!
 //! Coordinates and how they are rounded are those of ONNX Runtime's `upsamplebase.h` and `upsample.cc`, in its single precision.
 

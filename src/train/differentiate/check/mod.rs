@@ -28,7 +28,7 @@ pub(super) enum Slot {
     /// A value whose gradient is checked.
     Value(ArrayD<f64>),
     /// A constant.
-    Fixed(TensorProto),
+    Fixed(Box<TensorProto>),
     /// Left out.
     Nothing,
 }
@@ -50,9 +50,14 @@ pub(super) fn value(dims: &[usize], seed: u64) -> Slot {
     Slot::Value(within(dims, seed, -2.0, 2.0))
 }
 
+/// A constant.
+pub(super) fn constant(tensor: TensorProto) -> Slot {
+    Slot::Fixed(Box::new(tensor))
+}
+
 /// Constant integers.
 pub(super) fn fixed(values: &[i64]) -> Slot {
-    Slot::Fixed(tensor::from_i64("", values))
+    constant(tensor::from_i64("", values))
 }
 
 /// Integers as attributes have them.
@@ -105,7 +110,7 @@ impl Case {
                     graph.input.push(float_value(name, Some(array.shape())));
                     given.insert(name.clone(), array.clone());
                 }
-                Slot::Fixed(tensor) => graph.initializer.push(TensorProto { name: Some(name.clone()), ..tensor.clone() }),
+                Slot::Fixed(tensor) => graph.initializer.push(TensorProto { name: Some(name.clone()), ..(**tensor).clone() }),
                 Slot::Nothing => {}
             }
         }

@@ -1,5 +1,5 @@
-//! What is read by index, and what is resized: an axis at a time, by what an element is made of. That it is made of these is checked against ONNX
-//! Runtime.
+//! What is read by index, and what is resized: an axis at a time, by what an element is made of. That it is made of these is checked
+//! against ONNX Runtime.
 
 use ndarray::{ArrayD, Axis, Dimension, IxDyn};
 

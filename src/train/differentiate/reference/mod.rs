@@ -18,7 +18,7 @@ pub(super) type Values = HashMap<String, ArrayD<f64>>;
 /// All values of a network, given those of its inputs.
 pub(super) fn values(model: &Model, shapes: &Shapes, mut known: Values) -> Values {
     let index = Index::new(model);
-    for (name, _) in &index.constants {
+    for name in index.constants.keys() {
         if let Some(floats) = index.floats(name) {
             known.insert((*name).to_string(), floats.mapv(f64::from));
         } else if let Some(ints) = index.ints(name) {
