@@ -92,7 +92,8 @@ fn original(mode: &str, place: f32, scale: f32, to: f32, from: f32) -> Option<f3
         }
         "half_pixel_symmetric" => {
             let offset = from / 2.0 * (1.0 - to / (scale * from));
-            offset + (place + 0.5) / scale - 0.5
+            // In double precision there, but for the offset.
+            (f64::from(offset) + (f64::from(place) + 0.5) / f64::from(scale) - 0.5) as f32
         }
         _ => return None,
     })

@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use super::{Case, Slot, check, check_as, constant, few, value, within};
 use crate::graph::tensor::{float, int};
 
-/// Two to four axes: examples, channels and places.
+/// Three or four axes: examples, channels and places. There are three places or more, as of two that are normalised only the ε has a slope.
 fn dims() -> impl Strategy<Value = Vec<usize>> {
-    (1usize..4, 1usize..4, proptest::collection::vec(2usize..4, 1..3)).prop_map(|(n, c, places)| [&[n, c], places.as_slice()].concat())
+    (1usize..4, 1usize..4, proptest::collection::vec(3usize..5, 1..3)).prop_map(|(n, c, places)| [&[n, c], places.as_slice()].concat())
 }
 
 proptest! {
@@ -43,7 +43,7 @@ proptest! {
 
     #[test]
     fn normalisations_of_instances_and_groups_are_differentiated(
-        batch in 1usize..3, (groups, size) in (1usize..3, 1usize..3), places in proptest::collection::vec(2usize..4, 1..3),
+        batch in 1usize..3, (groups, size) in (1usize..3, 1usize..3), places in proptest::collection::vec(3usize..5, 1..3),
             seed in any::<u64>(),
     ) {
         let channels = groups * size;
