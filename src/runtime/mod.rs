@@ -3,7 +3,9 @@
 //! * [`surroundings`]: what the environment variables say; [`telemetry`]: switched off before anything starts.
 //! * [`locate`]: the shared library on this machine; [`fetch`]: the library from PyPI, once, by the user's own pip.
 //! * [`session`]: models loaded and run; [`port`]: their inputs and outputs as data; `optimise`: ONNX Runtime's basic optimiser.
-//! * `operator`: an operator of ours that rounds values to a grid; [`rounding`]: its arithmetic. Only it and the two before call `ort`.
+//! * `operator`: an operator of ours that rounds values to a grid; [`rounding`]: its arithmetic.
+//! * `cutoff`, `pooling`, `scatter`: operators of ours for gradients; `spread`: their work over threads. Only operators, `session` and
+//!   `optimise` call `ort`.
 //! * [`doctor`]: what of this works here, as data for `gulliver doctor`.
 //!
 //! ```no_run
@@ -31,6 +33,7 @@ mod pooling;
 pub mod port;
 mod quantizer;
 pub mod rounding;
+mod scatter;
 mod scratch;
 pub mod session;
 mod spread;

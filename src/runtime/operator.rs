@@ -14,6 +14,7 @@ use super::{
     pooling::MaxPoolGradient,
     quantizer::{FakeQuantize, FakeQuantizeGradient},
     rounding::Rounding,
+    scatter::ScatterAdd,
 };
 
 /// Domain of the operator.
@@ -27,7 +28,7 @@ pub const ROUND: &str = "Round";
 pub(super) fn domain() -> ort::Result<OperatorDomain> {
     let domain =
         OperatorDomain::new(DOMAIN)?.add(Round)?.add(Between)?.add(MaxPoolGradient)?.add(FakeQuantize)?.add(FakeQuantizeGradient)?;
-    domain.add(Convolve)?.add(WeightGradient)?.add(Depthwise)?.add(DepthwiseWeightGradient)
+    domain.add(Convolve)?.add(WeightGradient)?.add(Depthwise)?.add(DepthwiseWeightGradient)?.add(ScatterAdd)
 }
 
 struct Round;

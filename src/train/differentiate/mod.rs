@@ -1,11 +1,12 @@
 //! Reverse-mode differentiation of ONNX graphs: a graph in, a graph out that also computes gradients.
 //!
-//! One rule an operator (Griewank and Walther, "Evaluating Derivatives", 2008, chapter 3): given the gradients of a node's outputs it writes
-//! nodes that compute those of its inputs. Shapes are those of one batch, so that what a shape decides is decided here. Files by kind of operator:
+//! One rule an operator (Griewank and Walther, "Evaluating Derivatives", 2008, chapter 3): given the gradients of a node's outputs it
+//! writes nodes that compute those of its inputs. Shapes are those of one batch, so that what a shape decides is decided here. Files by
+//! kind of operator:
 //!
 //! * [`tape`]: nodes being written; [`site`]: a node and what is known of it.
-//! * `conv`, `matrix`: layers; `binary`, `unary`: element by element; `norm`, `pool`, `reduce`: statistics and windows; `movement`, `index`,
-//!   `resize`: what only rearranges.
+//! * `conv`, `matrix`: layers; `binary`, `unary`: element by element; `norm`, `pool`, `reduce`: statistics and windows; `movement`,
+//!   `index`, `resize`: what only rearranges.
 //!
 //! Gradients of what is not smooth are those of the usual frameworks: 0 at the corner of a ReLU, the first of equal maxima of a window
 //! or of operands; equal maxima of a reduction share.
@@ -14,6 +15,7 @@ mod binary;
 #[cfg(test)]
 mod check;
 mod conv;
+mod index;
 mod matrix;
 mod movement;
 mod norm;
@@ -22,6 +24,7 @@ pub mod quantize;
 mod reduce;
 #[cfg(test)]
 mod reference;
+mod resize;
 pub mod site;
 pub mod tape;
 mod unary;
@@ -57,7 +60,8 @@ pub struct Differentiated {
 /// What to differentiate.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// Values, and the gradients that they have: names of values of the graph, of the same shape. A loss that is one number has a constant 1.
+    /// Values, and the gradients that they have: names of values of the graph, of the same shape. A loss that is one number
+    /// has a constant 1.
     pub seeds: &'a [(String, String)],
     /// Values whose gradients are wanted.
     pub of: &'a [String],
@@ -207,7 +211,10 @@ fn rule_of(node: &NodeProto) -> Option<Rule> {
         "MatMul" => matrix::matmul,
         quantize::FAKE_QUANTIZE => quantize::rule,
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "PRelu" | "Where" | "Max" | "Min" | "Sum" => binary::rule_of(node.op_type())?,
-        op => [unary::rule_of, pool::rule_of, norm::rule_of, movement::rule_of, reduce::rule_of].iter().find_map(|kind| kind(op))?,
+        op => {
+            let kinds = [unary::rule_of, pool::rule_of, norm::rule_of, movement::rule_of, index::rule_of, resize::rule_of, reduce::rule_of];
+            kinds.iter().find_map(|kind| kind(op))?
+        }
     })
 }
 

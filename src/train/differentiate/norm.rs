@@ -1,7 +1,8 @@
 //! Gradients of normalisations.
 //!
-//! With x̂ = (x − mean) / deviation and g = dy · scale the gradient is (g − mean(g) − x̂ · mean(g · x̂)) / deviation (Ioffe and Szegedy, 1502.03167; Ba,
-//! Kiros and Hinton, 1607.06450). Where the mean is over neighbouring elements, x̂ and the deviation come from one LayerNormalization of ONNX Runtime's.
+//! With x̂ = (x − mean) / deviation and g = dy · scale the gradient is (g − mean(g) − x̂ · mean(g · x̂)) / deviation (Ioffe and Szegedy,
+//! 1502.03167; Ba, Kiros and Hinton, 1607.06450). Where the mean is over neighbouring elements, x̂ and the deviation come from one
+//! LayerNormalization of ONNX Runtime's.
 
 use ndarray::{ArrayD, IxDyn};
 

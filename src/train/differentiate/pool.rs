@@ -1,7 +1,7 @@
 //! Gradients of pooling.
 //!
-//! A maximum's gradient goes to the first of equal maxima, as ONNX Runtime's own indices have it. A mean over a window is a matrix along each
-//! axis, so its gradient is the transposed matrix along each; where windows do not overlap it is a repetition.
+//! A maximum's gradient goes to the first of equal maxima, as ONNX Runtime's own indices have it. A mean over a window is a matrix along
+//! each axis, so its gradient is the transposed matrix along each; where windows do not overlap it is a repetition.
 
 use ndarray::{ArrayD, IxDyn};
 
@@ -100,11 +100,11 @@ fn average(at: &Site<'_>, tape: &mut Tape, dy: &[Option<String>]) -> Gradients {
 
 /// What each place of an axis has of each window: \[place, window\]. The counts of taps are products over the axes, so the shares are too.
 fn shares(at: &Site<'_>, window: &Window, axis: usize, input: usize, output: usize) -> ArrayD<f32> {
+    let padded = padded_behind(at, window, axis, input);
     let mut matrix = ArrayD::zeros(IxDyn(&[input, output]));
     for o in 0..output {
         let place = |tap: usize| o * window.strides[axis] + tap * window.dilations[axis];
         let inside = |tap: &usize| place(*tap).checked_sub(window.before[axis]).is_some_and(|p| p < input);
-        let padded = padded_behind(at, window, axis, input);
         let counted = if at.int("count_include_pad", 0) == 0 {
             (0..window.kernel[axis]).filter(inside).count()
         } else {
@@ -117,10 +117,10 @@ fn shares(at: &Site<'_>, window: &Window, axis: usize, input: usize, output: usi
     matrix
 }
 
-/// Where the padding behind an axis ends, counted from where that before it begins. The windows that ceil_mode adds reach further; before opset
-/// 19 what they reach counts too.
+/// Where the padding behind an axis ends, counted from where that before it begins. The windows that ceil_mode adds reach further, and
+/// ONNX Runtime does not count what they reach there, in no operator set.
 fn padded_behind(at: &Site<'_>, window: &Window, axis: usize, input: usize) -> usize {
-    let declared = at.opset >= 19 && at.text("auto_pad", "NOTSET") == "NOTSET";
+    let declared = at.text("auto_pad", "NOTSET") == "NOTSET";
     let behind = if declared {
         at.ints("pads").and_then(|pads| usize::try_from(*pads.get(axis + window.kernel.len())?).ok()).unwrap_or(0)
     } else {

@@ -83,7 +83,7 @@ fn one(at: &Site<'_>, dy: &[Option<String>], make: impl FnOnce(&str) -> String) 
 fn cast(at: &Site<'_>, _: &mut Tape, dy: &[Option<String>]) -> Gradients {
     match at.int("to", 1) {
         1 => Ok(vec![dy[0].clone()]),
-        to if matches!(to, 10 | 11 | 16) => Err(at.refuse("to a float of another width".into())),
+        10 | 11 | 16 => Err(at.refuse("to a float of another width".into())),
         _ => Ok(vec![None]),
     }
 }

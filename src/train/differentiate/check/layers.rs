@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 use proptest::prelude::*;
 
-use super::{Slot, check, check_as, few, list, value, within};
+use super::{Slot, check, check_as, constant, few, list, value, within};
 use crate::graph::tensor::{self, float, int, ints, text};
 
 #[test]
@@ -39,7 +39,7 @@ fn gradients_of_functions_of_one_value_are_their_slopes() {
 
 #[test]
 fn what_is_clipped_has_no_gradient() {
-    let limit = |v: f32| Slot::Fixed(tensor::scalar_f32("", v));
+    let limit = |v: f32| constant(tensor::scalar_f32("", v));
     check("Clip", &[value(&[3, 7], 3), limit(-0.5), limit(1.1)], vec![]);
     check("Clip", &[value(&[3, 7], 3), limit(-0.5)], vec![]);
     check("Clip", &[value(&[3, 7], 3), Slot::Nothing, limit(0.5)], vec![]);
@@ -139,5 +139,5 @@ fn what_is_chosen_gets_the_gradient() {
     let mut mask = tensor::from_f32("", &condition);
     mask.data_type = Some(9);
     mask.raw_data = Some(condition.iter().map(|&v| v as u8).collect::<Vec<_>>().into());
-    check("Where", &[Slot::Fixed(mask), value(&[2, 3], 1), value(&[3], 2)], vec![]);
+    check("Where", &[constant(mask), value(&[2, 3], 1), value(&[3], 2)], vec![]);
 }

@@ -1,5 +1,6 @@
 //! Rules against central differences of the reference, in double precision: the harness; the tests are beside it, by kind of operator.
 
+mod index;
 mod layers;
 mod movement;
 mod norm;
@@ -27,7 +28,7 @@ pub(super) enum Slot {
     /// A value whose gradient is checked.
     Value(ArrayD<f64>),
     /// A constant.
-    Fixed(TensorProto),
+    Fixed(Box<TensorProto>),
     /// Left out.
     Nothing,
 }
@@ -49,9 +50,14 @@ pub(super) fn value(dims: &[usize], seed: u64) -> Slot {
     Slot::Value(within(dims, seed, -2.0, 2.0))
 }
 
+/// A constant.
+pub(super) fn constant(tensor: TensorProto) -> Slot {
+    Slot::Fixed(Box::new(tensor))
+}
+
 /// Constant integers.
 pub(super) fn fixed(values: &[i64]) -> Slot {
-    Slot::Fixed(tensor::from_i64("", values))
+    constant(tensor::from_i64("", values))
 }
 
 /// Integers as attributes have them.
@@ -104,7 +110,7 @@ impl Case {
                     graph.input.push(float_value(name, Some(array.shape())));
                     given.insert(name.clone(), array.clone());
                 }
-                Slot::Fixed(tensor) => graph.initializer.push(TensorProto { name: Some(name.clone()), ..tensor.clone() }),
+                Slot::Fixed(tensor) => graph.initializer.push(TensorProto { name: Some(name.clone()), ..(**tensor).clone() }),
                 Slot::Nothing => {}
             }
         }

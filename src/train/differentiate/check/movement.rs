@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Case, Slot, check, check_as, few, fixed, list, value};
+use super::{Case, Slot, check, check_as, constant, few, fixed, list, value};
 use crate::graph::tensor::{self, int, ints, text};
 
 #[test]
@@ -21,7 +21,8 @@ proptest! {
     #![proptest_config(few(24))]
 
     #[test]
-    fn axes_go_back_where_they_were(dims in proptest::collection::vec(1usize..4, 1..5), keys in proptest::collection::vec(any::<u8>(), 4), seed in any::<u64>()) {
+    fn axes_go_back_where_they_were(dims in proptest::collection::vec(1usize..4, 1..5), keys in proptest::collection::vec(any::<u8>(),
+        4), seed in any::<u64>()) {
         let mut order: Vec<usize> = (0..dims.len()).collect();
         order.sort_by_key(|&i| keys[i]);
         check("Transpose", &[value(&dims, seed)], vec![ints("perm", &list(&order))]);
@@ -30,13 +31,16 @@ proptest! {
 
     #[test]
     fn slices_of_any_step_are_differentiated(
-        dims in proptest::collection::vec(1usize..6, 1..4), starts in proptest::collection::vec(-6i64..6, 3), ends in proptest::collection::vec(-7i64..8, 3),
-        steps in proptest::collection::vec(prop_oneof![Just(-3i64), Just(-2), Just(-1), Just(1), Just(2), Just(3)], 3), skipped in 0usize..2, seed in any::<u64>(),
+        dims in proptest::collection::vec(1usize..6, 1..4), starts in proptest::collection::vec(-6i64..6, 3),
+            ends in proptest::collection::vec(-7i64..8, 3),
+        steps in proptest::collection::vec(prop_oneof![Just(-3i64), Just(-2), Just(-1), Just(1), Just(2), Just(3)], 3),
+            skipped in 0usize..2, seed in any::<u64>(),
     ) {
         let n = dims.len() - skipped.min(dims.len() - 1);
         let axes: Vec<usize> = (dims.len() - n..dims.len()).collect();
         // Backwards to the front and beyond, so that something is left.
-        let whole = |i: usize| crate::graph::fold::slice_axis(dims[axes[i]], starts[i], ends[i], steps[i]).is_none_or(|(_, count, _)| count == 0);
+        let whole = |i: usize| crate::graph::fold::slice_axis(dims[axes[i]], starts[i], ends[i], steps[i]).is_none_or(|(_, count,
+            _)| count == 0);
         let (mut from, mut to) = (starts[..n].to_vec(), ends[..n].to_vec());
         for i in (0..n).filter(|&i| whole(i)) {
             (from[i], to[i]) = if steps[i] > 0 { (0, i64::MAX) } else { (-1, i64::MIN) };
@@ -45,7 +49,8 @@ proptest! {
     }
 
     #[test]
-    fn parts_and_what_they_are_of_are_differentiated(sizes in proptest::collection::vec(1usize..4, 1..4), lead in 1usize..3, seed in any::<u64>(), which in 1usize..8) {
+    fn parts_and_what_they_are_of_are_differentiated(sizes in proptest::collection::vec(1usize..4, 1..4), lead in 1usize..3,
+        seed in any::<u64>(), which in 1usize..8) {
         let sum: usize = sizes.iter().sum();
         let n = sizes.len();
         let seeded: Vec<usize> = (0..n).filter(|i| which >> i & 1 == 1).collect();
@@ -59,7 +64,8 @@ proptest! {
 
     #[test]
     fn padding_of_any_kind_is_differentiated(
-        dims in proptest::collection::vec(2usize..5, 1..5), pads in proptest::collection::vec(-1i64..4, 8), mode in 0usize..4, seed in any::<u64>(),
+        dims in proptest::collection::vec(2usize..5, 1..5), pads in proptest::collection::vec(-1i64..4, 8), mode in 0usize..4,
+            seed in any::<u64>(),
     ) {
         let n = dims.len();
         let mode = ["constant", "edge", "reflect", "wrap"][mode];
@@ -71,7 +77,8 @@ proptest! {
     }
 
     #[test]
-    fn repetitions_get_the_sum(dims in proptest::collection::vec(1usize..4, 1..4), repeats in proptest::collection::vec(1usize..4, 3), lead in 0usize..3, seed in any::<u64>()) {
+    fn repetitions_get_the_sum(dims in proptest::collection::vec(1usize..4, 1..4), repeats in proptest::collection::vec(1usize..4, 3),
+        lead in 0usize..3, seed in any::<u64>()) {
         check("Tile", &[value(&dims, seed), fixed(&list(&repeats[..dims.len()]))], vec![]);
         let wide: Vec<usize> = dims.iter().zip(&repeats).map(|(&d, &r)| if d == 1 { r } else { d }).collect();
         check("Expand", &[value(&dims, seed), fixed(&list(&[&vec![2; lead], wide.as_slice()].concat()))], vec![]);
@@ -95,7 +102,7 @@ fn equal_parts_need_no_list() {
 
 #[test]
 fn padding_names_its_axes_and_its_value() {
-    let value_of = |v: f32| Slot::Fixed(tensor::scalar_f32("", v));
+    let value_of = |v: f32| constant(tensor::scalar_f32("", v));
     check_as("Pad", &[value(&[2, 3, 4], 1), fixed(&[1, 0, 2, -1]), value_of(0.5), fixed(&[0, -1])], vec![], 1, 18);
     check("Pad", &[value(&[2, 5], 1), fixed(&[-1, -2, 2, -1])], vec![]);
 }

@@ -12,7 +12,8 @@ proptest! {
 
     #[test]
     fn reductions_over_any_axes_are_differentiated(
-        which in 0usize..8, dims in proptest::collection::vec(1usize..4, 1..5), mask in any::<u8>(), keep in any::<bool>(), new in any::<bool>(), back in any::<bool>(), seed in any::<u64>(),
+        which in 0usize..8, dims in proptest::collection::vec(1usize..4, 1..5), mask in any::<u8>(), keep in any::<bool>(),
+            new in any::<bool>(), back in any::<bool>(), seed in any::<u64>(),
     ) {
         let n = dims.len() as i64;
         let axes: Vec<i64> = (0..n).filter(|a| mask >> a & 1 == 1).map(|a| if back { a - n } else { a }).collect();

@@ -1,5 +1,6 @@
 //! What operators compute, in double precision and as plainly as can be: what their gradients are checked against.
 
+mod index;
 mod movement;
 mod norm;
 mod pool;
@@ -17,9 +18,12 @@ pub(super) type Values = HashMap<String, ArrayD<f64>>;
 /// All values of a network, given those of its inputs.
 pub(super) fn values(model: &Model, shapes: &Shapes, mut known: Values) -> Values {
     let index = Index::new(model);
-    for (name, _) in &index.constants {
+    for name in index.constants.keys() {
         if let Some(floats) = index.floats(name) {
             known.insert((*name).to_string(), floats.mapv(f64::from));
+        } else if let Some(ints) = index.ints(name) {
+            let ints = ints.iter().map(|&v| v as f64).collect();
+            known.insert((*name).to_string(), ArrayD::from_shape_vec(IxDyn(&tensor::dims(index.constants[name])), ints).unwrap());
         } else if let Some(bytes) = index.constants[name].raw_data.as_ref().filter(|_| index.constants[name].data_type() == 9) {
             let flags = bytes.iter().map(|&b| f64::from(b)).collect();
             known.insert((*name).to_string(), ArrayD::from_shape_vec(IxDyn(&tensor::dims(index.constants[name])), flags).unwrap());
@@ -88,7 +92,7 @@ fn outputs(at: &Site<'_>, known: &Values) -> Vec<ArrayD<f64>> {
         "Conv" => vec![with_bias(conv(at, x(0), x(1)), known.get(at.input(2)))],
         "ConvTranspose" => vec![with_bias(conv_transpose(at, x(0), x(1)), known.get(at.input(2)))],
         op => {
-            let kinds = [pool::outputs, norm::outputs, movement::outputs, reduce::outputs];
+            let kinds = [pool::outputs, norm::outputs, movement::outputs, index::outputs, reduce::outputs];
             kinds.iter().find_map(|kind| kind(at, known)).unwrap_or_else(|| panic!("the reference has no {op}"))
         }
     }

@@ -40,7 +40,7 @@ fn pool(at: &Site<'_>, x: &ArrayD<f64>, window: &Window) -> ArrayD<f64> {
     if at.int("count_include_pad", 0) == 1 {
         let n = window.kernel.len();
         let pads = at.ints("pads").unwrap_or_else(|| vec![0; 2 * n]);
-        let behind = |i: usize| if at.opset < 19 || at.has("auto_pad") { window.behind[i] } else { pads[i + n] as usize };
+        let behind = |i: usize| if at.has("auto_pad") { window.behind[i] } else { pads[i + n] as usize };
         let padded: Vec<usize> = (0..n).map(|i| x.shape()[i + 2] + window.before[i] + behind(i)).collect();
         counts.fill(0.0);
         windows(&Window { before: vec![0; n], ..window.clone() }, &padded, &dims[2..], |o, _, _| counts[IxDyn(o)] += 1.0);
