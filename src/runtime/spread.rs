@@ -7,7 +7,14 @@ const PART: usize = 1 << 15;
 
 /// Calls with the first index and the elements of each part of a slice.
 pub(super) fn in_chunks(values: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
-    values.par_chunks_mut(PART).enumerate().for_each(|(i, part)| work(i * PART, part));
+    let work = |(i, part): (usize, &mut [f32])| {
+        // With the widest vectors that this processor has.
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || work(i * PART, part),
+        );
+    };
+    values.par_chunks_mut(PART).enumerate().for_each(work);
 }
 
 /// Calls with the number and the elements of each row of a slice.

@@ -3,13 +3,15 @@
 //! A plane is laid out with its padding, and with a stride as one plane for each remainder, so that every tap reads one stretch of memory: a plane of results is the sum of shifted
 //! planes, and the gradient of a tap one product of two stretches.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{Geometry, PARTS};
 
-/// Sums beside each other.
-const WIDE: usize = 16;
+/// Results whose sums stay in registers, in vectors.
+const HELD: usize = 4;
+/// What the length of a plane of results is a multiple of: all vectors' lanes and [`HELD`].
+const ROUND: usize = 64;
 
 /// A plane cut by remainders of its rows and columns by the stride.
 struct Plane {
@@ -18,7 +20,7 @@ struct Plane {
     pitch: usize,
     /// Elements of each remainder.
     area: usize,
-    /// Elements from the first to the last result, at that pitch.
+    /// Elements from the first to the last result, at that pitch, and some more.
     length: usize,
 }
 
@@ -26,8 +28,7 @@ impl Plane {
     fn new(g: &Geometry) -> Self {
         let padded = g.padded();
         let [rows, pitch] = [0, 1].map(|i| padded[i].div_ceil(g.strides[i]) + usize::from(g.strides[i] > 1));
-        // The last tap of the last row reads a little beyond the last row.
-        let length = g.made[0] * pitch;
+        let length = (g.made[0] * pitch).next_multiple_of(ROUND);
         let area = rows * pitch
             + length.saturating_sub((rows - (g.kernel[0] - 1) * g.dilations[0] / g.strides[0]) * pitch)
             + pitch
@@ -71,65 +72,102 @@ impl Plane {
 pub(in crate::runtime) fn depthwise(x: &[f32], (weight, turned): (&[f32], bool), bias: Option<&[f32]>, y: &mut [f32], g: &Geometry) {
     let per = (g.batch * g.inputs).div_ceil(4 * PARTS);
     let parts = y.par_chunks_mut(per * g.places()).zip(x.par_chunks(per * g.pixels()));
-    parts.enumerate().for_each(|(part, (y, x))| {
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                let mut plane = Plane::new(g);
-                let mut sums = vec![0.0_f32; plane.length];
-                for (i, (y, x)) in y.chunks_exact_mut(g.places()).zip(x.chunks_exact(g.pixels())).enumerate() {
-                    let channel = (part * per + i) % g.inputs;
-                    plane.fill(x, g);
-                    sums.fill(bias.map_or(0.0, |b| b[channel]));
-                    let taps = &weight[channel * g.taps()..][..g.taps()];
-                    for t in 0..g.taps() {
-                        let w = taps[if turned { g.taps() - 1 - t } else { t }];
-                        sums.iter_mut().zip(plane.seen(t, g)).for_each(|(sum, x)| *sum = x.mul_add(w, *sum));
+    parts.enumerate().for_each(|(i, (y, x))| Arch::new().dispatch(Planes { x, weight, turned, bias, y, first: i * per, g }));
+}
+
+/// Some planes, the first of which has a number.
+struct Planes<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    turned: bool,
+    bias: Option<&'a [f32]>,
+    y: &'a mut [f32],
+    first: usize,
+    g: &'a Geometry,
+}
+
+impl WithSimd for Planes<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, weight, turned, bias, y, first, g } = self;
+        let mut plane = Plane::new(g);
+        let mut sums = vec![0.0_f32; plane.length];
+        for (i, (y, x)) in y.chunks_exact_mut(g.places()).zip(x.chunks_exact(g.pixels())).enumerate() {
+            let channel = (first + i) % g.inputs;
+            plane.fill(x, g);
+            let taps = &weight[channel * g.taps()..][..g.taps()];
+            let start = simd.splat_f32s(bias.map_or(0.0, |b| b[channel]));
+            for (at, sums) in sums.chunks_exact_mut(HELD * S::F32_LANES).enumerate() {
+                let mut held = [start; HELD];
+                for t in 0..taps.len() {
+                    let w = simd.splat_f32s(taps[if turned { taps.len() - 1 - t } else { t }]);
+                    let (x, _) = S::as_simd_f32s(&plane.seen(t, g)[at * HELD * S::F32_LANES..][..HELD * S::F32_LANES]);
+                    for i in 0..HELD {
+                        held[i] = simd.mul_add_f32s(x[i], w, held[i]);
                     }
-                    let rows = sums.chunks_exact(plane.pitch).zip(y.chunks_exact_mut(g.made[1]));
-                    rows.for_each(|(from, to)| to.copy_from_slice(&from[..to.len()]));
                 }
-            },
-        );
-    });
+                let (sums, _) = S::as_mut_simd_f32s(sums);
+                for i in 0..HELD {
+                    sums[i] = held[i];
+                }
+            }
+            let rows = sums.chunks_exact(plane.pitch).zip(y.chunks_exact_mut(g.made[1]));
+            rows.for_each(|(from, to)| to.copy_from_slice(&from[..to.len()]));
+        }
+    }
 }
 
 /// dW (channels × taps) from x and dy.
 pub(in crate::runtime) fn depthwise_weight_gradient(x: &[f32], dy: &[f32], dw: &mut [f32], g: &Geometry) {
     let per = g.inputs.div_ceil(4 * PARTS);
-    dw.par_chunks_mut(per * g.taps()).enumerate().for_each(|(part, dw)| {
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                let mut plane = Plane::new(g);
-                let mut dys = vec![0.0_f32; plane.length];
-                for (i, dw) in dw.chunks_exact_mut(g.taps()).enumerate() {
-                    let channel = part * per + i;
-                    let mut sums = vec![[0.0_f32; WIDE]; g.taps()];
-                    for n in 0..g.batch {
-                        let at = n * g.inputs + channel;
-                        plane.fill(&x[at * g.pixels()..][..g.pixels()], g);
-                        let rows = dys.chunks_exact_mut(plane.pitch).zip(dy[at * g.places()..].chunks_exact(g.made[1]));
-                        rows.for_each(|(to, from)| to[..from.len()].copy_from_slice(from));
-                        sums.iter_mut().enumerate().for_each(|(t, sums)| add_products(&dys, plane.seen(t, g), sums));
-                    }
-                    dw.iter_mut().zip(&sums).for_each(|(dw, sums)| *dw = sums.iter().sum());
-                }
-            },
-        );
-    });
+    let parts = dw.par_chunks_mut(per * g.taps()).enumerate();
+    parts.for_each(|(i, dw)| Arch::new().dispatch(Channels { x, dy, dw, first: i * per, g }));
 }
 
-#[inline(always)]
-fn add_products(a: &[f32], b: &[f32], sums: &mut [f32; WIDE]) {
-    let (a, a_rest) = a.as_chunks::<WIDE>();
-    let (b, b_rest) = b.as_chunks::<WIDE>();
-    let mut held = *sums;
-    for (a, b) in a.iter().zip(b) {
-        for i in 0..WIDE {
-            held[i] = a[i].mul_add(b[i], held[i]);
+/// Some channels, the first of which has a number.
+struct Channels<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    dw: &'a mut [f32],
+    first: usize,
+    g: &'a Geometry,
+}
+
+impl WithSimd for Channels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, dy, dw, first, g } = self;
+        let mut plane = Plane::new(g);
+        let mut dys = vec![0.0_f32; plane.length];
+        let mut sums = vec![simd.splat_f32s(0.0); HELD * g.taps()];
+        for (i, dw) in dw.chunks_exact_mut(g.taps()).enumerate() {
+            sums.fill(simd.splat_f32s(0.0));
+            for n in 0..g.batch {
+                let at = n * g.inputs + first + i;
+                plane.fill(&x[at * g.pixels()..][..g.pixels()], g);
+                let rows = dys.chunks_exact_mut(plane.pitch).zip(dy[at * g.places()..][..g.places()].chunks_exact(g.made[1]));
+                rows.for_each(|(to, from)| to[..from.len()].copy_from_slice(from));
+                let (dys, _) = S::as_simd_f32s(&dys);
+                for (t, sums) in sums.chunks_exact_mut(HELD).enumerate() {
+                    let (x, _) = S::as_simd_f32s(plane.seen(t, g));
+                    let mut held = [sums[0], sums[1], sums[2], sums[3]];
+                    for (x, dy) in x.chunks_exact(HELD).zip(dys.chunks_exact(HELD)) {
+                        for i in 0..HELD {
+                            held[i] = simd.mul_add_f32s(x[i], dy[i], held[i]);
+                        }
+                    }
+                    for i in 0..HELD {
+                        sums[i] = held[i];
+                    }
+                }
+            }
+            for (dw, sums) in dw.iter_mut().zip(sums.chunks_exact(HELD)) {
+                *dw = sums.iter().map(|&s| simd.reduce_sum_f32s(s)).sum();
+            }
         }
     }
-    held.iter_mut().zip(a_rest.iter().zip(b_rest)).for_each(|(sum, (a, b))| *sum = a.mul_add(*b, *sum));
-    *sums = held;
 }

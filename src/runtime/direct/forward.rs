@@ -158,6 +158,11 @@ fn pixels<S: Simd, const B: usize, const V: usize, const P: usize>(simd: S, of: 
         }
     }
     let (to, _) = S::as_mut_simd_f32s(&mut to[..P * V * B]);
-    to.iter_mut().zip(sums.iter().flatten()).for_each(|(to, sum)| *to = *sum);
+    // By index: an iterator over the sums would move them out of the registers.
+    for p in 0..P {
+        for v in 0..V {
+            to[p * V + v] = sums[p][v];
+        }
+    }
     P
 }
