@@ -14,8 +14,9 @@ use gulliver::{
     precision::Precision,
     runtime::Runtime,
     space::{Build, Plan},
+    spec::Optimizer,
     train::{
-        Loss, Method, Network, Outputs, Rule,
+        Loss, Network, Outputs, Rule,
         loss::LABELS,
         optimise::Optimiser,
         step::{Feeds, Step},
@@ -68,7 +69,7 @@ fn main() {
     let samples = samples_of(&dims);
     let labels = ArrayD::from_shape_fn(vec![batch, classes], |i| f32::from(u8::from(i[1] == i[0] % classes)));
     let feeds: Feeds = vec![(input, samples), (LABELS.into(), labels)];
-    let mut optimiser = Optimiser::new(Rule { method: Method::Sgd, momentum: 0.9, decay: 0.0, clip: 0.0 }, &network.parameters);
+    let mut optimiser = Optimiser::new(Rule { method: Optimizer::Sgd, momentum: 0.9, decay: 0.0, clip: 0.0 }, &network.parameters);
     let mut times = Vec::new();
     for _ in 0..steps + 3 {
         let start = Instant::now();

@@ -24,6 +24,7 @@ mod data;
 mod device;
 mod doctor;
 mod evaluate;
+mod finetune;
 mod fit;
 mod inspect;
 mod inspect_text;
@@ -81,6 +82,8 @@ enum Command {
     Sensitivity(sensitivity::SensitivityArgs),
     /// Run several search strategies side by side on a study's network.
     Bench(bench::BenchArgs),
+    /// Train a study's trial or a plan to answer like the float model.
+    Finetune(finetune::Finetune),
     /// List, show, import or fit device profiles.
     Device(device::Device),
     /// Check the machine: ONNX Runtime, threads, cache, telemetry.
@@ -125,6 +128,7 @@ impl Arguments {
             Command::Evaluate(c) => c.json,
             Command::Sensitivity(c) => c.json,
             Command::Bench(c) => c.json,
+            Command::Finetune(c) => c.json,
             Command::Device(c) => c.json(),
             Command::Doctor(c) => c.json,
         }
@@ -146,6 +150,7 @@ pub fn run(arguments: &Arguments) -> Result<Done> {
         Command::Evaluate(c) => c.run(),
         Command::Sensitivity(c) => c.run(),
         Command::Bench(c) => c.run(),
+        Command::Finetune(c) => c.run(),
         Command::Device(c) => c.run(),
         Command::Doctor(c) => c.run(),
     }

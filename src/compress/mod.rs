@@ -187,6 +187,11 @@ impl Compressor {
         self.errors.keep_in(shelf.clone());
     }
 
+    /// Whole shapes of inputs that were given or assumed.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
     /// Refuses a network without a layer to compress.
     ///
     /// # Errors

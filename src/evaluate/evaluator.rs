@@ -24,6 +24,7 @@ use crate::{
     error::{Error, Result},
     runtime::{Runtime, Session},
     space::{Build, Candidate, Plan, Space},
+    train::Outputs,
     trial::{Cost, Outcome, Part, Score},
 };
 
@@ -136,6 +137,27 @@ impl Evaluator {
     pub fn network(&self, candidate: &Candidate) -> Result<Arc<Vec<u8>>> {
         let build = || Ok(Arc::new(self.setup.compressor.compress(&self.setup.space.plan(candidate), Build::Sequential)?));
         self.held.model(candidate).map_or_else(build, Ok)
+    }
+
+    /// The score of any model that answers like the float one, on all samples.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn score_of(&self, model: Vec<u8>) -> Result<Score> {
+        if self.setup.metric.is_command() {
+            return self.measure_by_command(&model, &self.setup.compressor.model.name);
+        }
+        let race = Race { samples: self.order.len(), above: None, alpha: 0.0 };
+        self.measure(&mut Known::new(Arc::new(model)), race).map(|(score, _)| score)
+    }
+
+    /// What the network's outputs are, for a loss.
+    pub fn outputs(&self) -> Outputs {
+        match self.distance {
+            Distance::Logits => Outputs::Logits,
+            Distance::Probabilities => Outputs::Probabilities,
+            Distance::Noise => Outputs::Numbers,
+        }
     }
 
     /// How outputs are compared without labels.

@@ -2,6 +2,7 @@
 
 mod method;
 mod pattern;
+mod recover;
 mod rule;
 mod structure;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use method::{Balance, Method, QuantizeSpec, RangeRule, Round, Settled, WeightRule};
 pub use pattern::Patterns;
+pub use recover::{Augment, Optimizer, RecoverSpec};
 pub use rule::{Form, Keep, PlanRule, Rank, SpaceRule, Sparsity};
 pub use structure::{Repair, Score, StructureSpec, Whiten};
 pub use units::{MaxDrop, Seconds, Share};
@@ -55,6 +57,9 @@ pub struct Spec {
     /// How the space is searched.
     #[serde(default)]
     pub search: SearchSpec,
+    /// How compressed networks are trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recover: Option<RecoverSpec>,
 }
 
 impl Spec {
@@ -78,7 +83,10 @@ pub struct DataSpec {
     pub calibration: Source,
     /// Samples that accuracy is measured on.
     pub validation: Source,
-    /// Preprocessing of both.
+    /// Samples that compressed networks are trained on; no labels needed. Those of the calibration if it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Source>,
+    /// Preprocessing of all.
     #[serde(default)]
     pub input: Input,
 }
@@ -269,7 +277,9 @@ impl Spec {
             let message = format!("model: there is no file {}", as_written.display());
             return Err(fail("model", message, "give the path of an .onnx file, relative to the spec's folder"));
         }
-        for (key, source) in [("calibration", &mut spec.data.calibration), ("validation", &mut spec.data.validation)] {
+        let training = spec.data.training.as_mut().map(|t| ("training", t));
+        let sources = [("calibration", &mut spec.data.calibration), ("validation", &mut spec.data.validation)];
+        for (key, source) in sources.into_iter().chain(training) {
             source.resolve(base);
             if let Some(missing) = source.paths().into_iter().find(|p| !p.exists()) {
                 let message = format!("data.{key}: there is no {}", missing.display());
@@ -318,6 +328,9 @@ impl Spec {
                 "search.asked_together, give_up_at, samples and certify must be at least 1".into(),
                 "leave them out for the defaults",
             ));
+        }
+        if let Some(recover) = &spec.recover {
+            recover.check().map_err(|(key, message, remedy)| fail(key, format!("recover.{key} {message}"), remedy))?;
         }
         if spec.space.is_empty() {
             return Err(fail("space", "the space has no rules".into(), "leave `space` out for the default space"));

@@ -319,6 +319,7 @@ fn spec_hash(spec: &Spec) -> Result<String> {
     spec.device.name = "device".into();
     spec.data.calibration.map_paths(|_| "calibration".into());
     spec.data.validation.map_paths(|_| "validation".into());
+    spec.data.training.iter_mut().for_each(|t| t.map_paths(|_| "training".into()));
     spec.search.trials = 0;
     spec.search.time = None;
     Ok(sha256(spec.to_yaml()?.as_bytes()))

@@ -75,7 +75,8 @@ impl Folder {
     pub fn write_spec(&self, spec: &Spec) -> Result<()> {
         let mut spec = spec.clone();
         spec.model = relative(&spec.model, &self.0);
-        for source in [&mut spec.data.calibration, &mut spec.data.validation] {
+        let sources = [&mut spec.data.calibration, &mut spec.data.validation];
+        for source in sources.into_iter().chain(&mut spec.data.training) {
             source.map_paths(|p| relative(p, &self.0));
         }
         if Path::new(&spec.device.name).is_file() {

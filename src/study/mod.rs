@@ -6,6 +6,7 @@
 
 mod bench;
 pub mod contest;
+mod finetune;
 mod folder;
 mod journal;
 mod knowledge;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use bench::{Bench, dataset, input_specs, open_folder, summary_of_run};
 pub use contest::{Ran, Terms};
+pub use finetune::{Finetuned, How, checkpoint_key, finetune, training_data};
 pub use folder::{Clock, Folder, write_atomically};
 pub use journal::{Fingerprint, Journal};
 pub use knowledge::tables;

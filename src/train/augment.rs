@@ -2,28 +2,10 @@
 
 use ndarray::{ArrayD, ArrayViewMutD, Axis, Slice};
 use rand::Rng;
-use serde::{Deserialize, Serialize};
 
-/// What is done to images.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Augment {
-    /// Whether half of the images are mirrored left to right.
-    pub flip: bool,
-    /// How far images are moved at most, as a share of their size; what comes in is the border's repetition.
-    pub shift: f32,
-}
-
-impl Default for Augment {
-    fn default() -> Self {
-        Self { flip: true, shift: 0.125 }
-    }
-}
+use crate::spec::Augment;
 
 impl Augment {
-    /// Nothing.
-    pub const NONE: Self = Self { flip: false, shift: 0.0 };
-
     /// Changes every sample of a batch of images in its own way. What is no image stays: other ranks than 4, grey images when mirrored.
     pub fn apply(&self, batch: &mut ArrayD<f32>, random: &mut impl Rng) {
         let Some((height, width, channels)) = image_axes(batch.shape()) else { return };

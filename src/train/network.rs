@@ -115,6 +115,7 @@ impl Network {
     fn quantize(&mut self, quantized: &[(Layer, QuantizedLayer)]) -> Result<()> {
         let mut patch = Patch::new("fake quantizers with learned steps");
         let mut done: BTreeMap<String, String> = BTreeMap::new();
+        let mut biases: Vec<(String, String)> = Vec::new();
         for (layer, found) in quantized {
             let mut nodes = Vec::new();
             let mut node = self.model.graph().node[layer.node].clone();
@@ -138,10 +139,28 @@ impl Network {
             let scales = per_channel(layer, &found.weight.scales);
             self.step(&steps, scales.clone(), &mut patch);
             node.input[layer.slot].clone_from(&weight);
+            if let (Some(of_input), Some(bias), Some(_)) = (&of_input, &layer.bias, &found.bias) {
+                // On the chip a bias is a multiple of both steps together; with few bits that is coarse.
+                let (both, rounded) = (format!("{bias}/fake/step"), format!("{bias}/fake"));
+                nodes.push(tensor::node("Mul", &format!("{both}/node"), &[of_input, &steps], &[&both], vec![]));
+                let most = -(i32::MIN as f32);
+                nodes.push(fake_quantize(&format!("{rounded}/node"), bias, &both, &rounded, (-most, most), 0));
+                biases.push((bias.clone(), rounded));
+            }
             nodes.push(node);
             patch.replace.insert(layer.node, nodes);
             self.start_at(layer, found, &scales)?;
             self.quantizers.insert(layer.name.clone(), (of_input, steps));
+        }
+        // The bias of a matrix product is read by the Add behind it.
+        for (i, node) in self.model.graph().node.iter().enumerate() {
+            let nodes = patch.replace.entry(i).or_insert_with(|| vec![node.clone()]);
+            let reads = nodes.iter_mut().filter(|n| n.op_type() != FAKE_QUANTIZE).flat_map(|n| &mut n.input);
+            for input in reads {
+                if let Some((_, rounded)) = biases.iter().find(|(bias, _)| bias == input) {
+                    input.clone_from(rounded);
+                }
+            }
         }
         self.model = patch.apply(&self.model)?;
         Ok(())
@@ -183,10 +202,21 @@ impl Network {
         crate::graph::patch::check(&self.model)
     }
 
-    /// The samples' inputs: those that are no parameters.
-    pub fn inputs(&self) -> impl Iterator<Item = &str> {
-        let parameters: BTreeSet<&str> = self.parameters.iter().map(|p| p.name.as_str()).collect();
-        self.model.inputs().map(|i| i.name()).filter(move |n| !parameters.contains(n))
+    /// Samples of a batch that go through the network at once for a step to take no more than so many bytes: all, or the batch halved as often as it takes.
+    ///
+    /// # Errors
+    /// If the shapes are not known, or one sample takes more.
+    pub fn at_once(&self, batch: usize, max_memory: u64, pins: &Pins) -> Result<usize> {
+        // Values stay until their gradient is known: one copy of each, and of the widest what its gradient is made with.
+        let shapes = shapes(&self.model, batch, pins)?;
+        let values = self.model.graph().node.iter().flat_map(|n| &n.output).filter_map(|v| shapes.elements(v));
+        let (sum, widest) = values.fold((0, 0), |(sum, widest): (u64, u64), n| (sum + n as u64, widest.max(n as u64)));
+        let held = 4 * 4 * self.parameters.iter().map(|p| p.value.len() as u64).sum::<u64>();
+        let mut at_once = batch;
+        while held + 4 * (sum + 4 * widest) * at_once as u64 / batch as u64 > max_memory && at_once.is_multiple_of(2) {
+            at_once /= 2;
+        }
+        Ok(at_once)
     }
 
     /// The value of a parameter.

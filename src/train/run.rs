@@ -6,11 +6,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    augment::Augment,
     checkpoint::{Checkpoint, State},
     loss::{LABELS, Loss, Outputs},
     network::{Network, Parameter, Role, shapes},
-    optimise::{Method, Optimiser, Rule, cosine},
+    optimise::{Optimiser, Rule, cosine},
     step::{Feeds, Measure, Step, Teacher},
 };
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
     error::{Error, Result},
     graph::{Model, shape::Pins},
     runtime::Runtime,
+    spec::Augment,
 };
 
 /// How a network is trained.
@@ -43,14 +43,6 @@ pub struct Settings {
     pub seed: u64,
     /// Threads of an operator.
     pub threads: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let rule = Rule { method: Method::Adam, momentum: 0.9, decay: 0.0, clip: 4.0 };
-        let (rate, held_back) = (0.01, 0.1);
-        Self { epochs: 5, batch: 64, at_once: 64, rule, rate, augment: Augment::default(), held_back, patience: 0, seed: 0, threads: 1 }
-    }
 }
 
 /// Most samples that are held back.
@@ -102,7 +94,8 @@ pub struct Lesson<'a> {
     pub pins: &'a Pins,
 }
 
-/// Trains a network; its parameters become the best that were seen. With a checkpoint it goes on where it stopped.
+/// Trains a network; its parameters become the best that were seen. With a checkpoint it goes on where it stopped. `tell` says whether to go on;
+/// none if it did not.
 ///
 /// # Errors
 /// If an operator cannot be differentiated (before any work), samples cannot be read, or the loss is no number.
@@ -112,8 +105,8 @@ pub fn train(
     lesson: Lesson<'_>,
     settings: &Settings,
     checkpoint: Option<&Checkpoint>,
-    tell: &mut dyn FnMut(Progress) -> Result<()>,
-) -> Result<Trained> {
+    tell: &mut dyn FnMut(Progress) -> bool,
+) -> Result<Option<Trained>> {
     let mut run = Run::new(runtime, network, lesson, settings)?;
     let mut optimiser = Optimiser::new(settings.rule, &network.parameters);
     let parameters = &mut network.parameters;
@@ -121,19 +114,23 @@ pub fn train(
         Some(state) => state,
         None => {
             let first = run.judge(parameters)?;
-            tell(Progress::Epoch(0, first))?;
+            if !tell(Progress::Epoch(0, first)) {
+                return Ok(None);
+            }
             State { epochs: vec![first], best: (0, values(parameters)) }
         }
     };
     for epoch in state.epochs.len()..=settings.epochs {
-        let loss = run.epoch(epoch, parameters, &mut optimiser, tell)?;
+        let Some(loss) = run.epoch(epoch, parameters, &mut optimiser, tell)? else { return Ok(None) };
         let found = Epoch { loss: Some(loss), ..run.judge(parameters)? };
         if found.held_back < state.epochs[state.best.0].held_back {
             state.best = (epoch, values(parameters));
         }
         state.epochs.push(found);
         checkpoint.map_or(Ok(()), |c| c.save(parameters, &optimiser, &state))?;
-        tell(Progress::Epoch(epoch, found))?;
+        if !tell(Progress::Epoch(epoch, found)) && epoch < settings.epochs {
+            return Ok(None);
+        }
         if settings.patience > 0 && epoch - state.best.0 >= settings.patience {
             break;
         }
@@ -141,7 +138,7 @@ pub fn train(
     let samples = (state.epochs.len() as u64 - 1) * run.steps as u64 * settings.batch as u64;
     let (best, kept) = state.best;
     parameters.iter_mut().zip(kept).for_each(|(p, value)| p.value = value);
-    Ok(Trained { epochs: state.epochs, best, samples })
+    Ok(Some(Trained { epochs: state.epochs, best, samples }))
 }
 
 fn values(parameters: &[Parameter]) -> Vec<ArrayD<f32>> {
@@ -223,14 +220,14 @@ impl<'a> Run<'a> {
         Ok(feeds)
     }
 
-    /// One pass over the samples learned from; their mean loss.
+    /// One pass over the samples learned from; their mean loss, none if it was stopped.
     fn epoch(
         &mut self,
         epoch: usize,
         parameters: &mut [Parameter],
         optimiser: &mut Optimiser,
-        tell: &mut dyn FnMut(Progress) -> Result<()>,
-    ) -> Result<f64> {
+        tell: &mut dyn FnMut(Progress) -> bool,
+    ) -> Result<Option<f64>> {
         let settings = self.settings;
         let all = (settings.epochs * self.steps) as u64;
         let rise = (all as f64 * RISE) as u64;
@@ -243,9 +240,11 @@ impl<'a> Run<'a> {
         for samples in order.chunks_exact(settings.batch) {
             let rate = settings.rate * cosine(optimiser.steps, all, rise);
             sum += self.learn(samples, &mut random, parameters, optimiser, rate)?;
-            tell(Progress::Step(optimiser.steps, all))?;
+            if !tell(Progress::Step(optimiser.steps, all)) {
+                return Ok(None);
+            }
         }
-        Ok(sum / self.steps as f64)
+        Ok(Some(sum / self.steps as f64))
     }
 
     /// One step; its loss.
