@@ -1,7 +1,8 @@
 //! One training step (forward, backward, update) of a network: milliseconds and peak memory.
 //!
 //! `cargo bench --bench training -- MODEL.onnx [--batch 64] [--threads 2] [--steps 20] [--qat]`, beside `benches/peers/training.py` on the same machine. A
-//! line of JSON on stdout. With `--qat` every layer but the first and the last gets 4 bits, those 8.
+//! line of JSON on stdout. With `--qat` every layer but the first and the last gets 4 bits, those 8. `--overfit` learns one batch by heart with Adam: the loss at
+//! the first and at the last step are in the line.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -26,7 +27,7 @@ use ndarray::ArrayD;
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
-    let (mut model, mut batch, mut threads, mut steps, mut qat) = (None, 64, 2, 20, false);
+    let (mut model, mut batch, mut threads, mut steps, mut qat, mut overfit) = (None, 64, 2, 20, false, false);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|v| v.parse().ok()).unwrap();
         match argument.as_str() {
@@ -34,6 +35,7 @@ fn main() {
             "--threads" => threads = number(),
             "--steps" => steps = number(),
             "--qat" => qat = true,
+            "--overfit" => overfit = true,
             _ => model = Some(PathBuf::from(argument)),
         }
     }
@@ -69,15 +71,19 @@ fn main() {
     let samples = samples_of(&dims);
     let labels = ArrayD::from_shape_fn(vec![batch, classes], |i| f32::from(u8::from(i[1] == i[0] % classes)));
     let feeds: Feeds = vec![(input, samples), (LABELS.into(), labels)];
-    let mut optimiser = Optimiser::new(Rule { method: Optimizer::Sgd, momentum: 0.9, decay: 0.0, clip: 0.0 }, &network.parameters);
+    let (method, rate) = if overfit { (Optimizer::Adam, 0.003) } else { (Optimizer::Sgd, 1e-6) };
+    let mut optimiser = Optimiser::new(Rule { method, momentum: 0.9, decay: 0.0, clip: 0.0 }, &network.parameters);
+    let mut losses = Vec::new();
     let mut times = Vec::new();
     for _ in 0..steps + 3 {
         let start = Instant::now();
-        let gradients = step
-            .run(&network.parameters, &feeds, |found| found.gradients.iter().map(|g| g.as_ref().map(|g| g.to_owned())).collect::<Vec<_>>());
+        let gradients = step.run(&network.parameters, &feeds, |found| {
+            losses.push(found.loss);
+            found.gradients.iter().map(|g| g.as_ref().map(|g| g.to_owned())).collect::<Vec<_>>()
+        });
         let gradients = gradients.unwrap();
         let views: Vec<_> = gradients.iter().map(|g| g.as_ref().map(|g| g.view())).collect();
-        optimiser.step(&mut network.parameters, &views, 1e-6);
+        optimiser.step(&mut network.parameters, &views, rate);
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     let mut times = times.split_off(3);
@@ -86,9 +92,11 @@ fn main() {
     let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     let (least, median) = (times[0], times[times.len() / 2]);
     println!(
-        "{{\"model\":{:?},\"batch\":{batch},\"threads\":{threads},\"qat\":{qat},\"ms_least\":{least:.1},\"ms_median\":{median:.1},\"peak_mb\":{}}}",
+        "{{\"model\":{:?},\"batch\":{batch},\"threads\":{threads},\"qat\":{qat},\"ms_least\":{least:.1},\"ms_median\":{median:.1},\"peak_mb\":{},\"loss\":[{:.4},{:.4}]}}",
         model.file_stem().unwrap().to_string_lossy(),
-        peak.unwrap_or(0) / 1024
+        peak.unwrap_or(0) / 1024,
+        losses[0],
+        losses[losses.len() - 1],
     );
 }
 

@@ -109,9 +109,7 @@ impl WithSimd for Planes<'_> {
                     }
                 }
                 let (sums, _) = S::as_mut_simd_f32s(sums);
-                for i in 0..HELD {
-                    sums[i] = held[i];
-                }
+                sums[..HELD].copy_from_slice(&held);
             }
             let rows = sums.chunks_exact(plane.pitch).zip(y.chunks_exact_mut(g.made[1]));
             rows.for_each(|(from, to)| to.copy_from_slice(&from[..to.len()]));
@@ -160,9 +158,7 @@ impl WithSimd for Channels<'_> {
                             held[i] = simd.mul_add_f32s(x[i], dy[i], held[i]);
                         }
                     }
-                    for i in 0..HELD {
-                        sums[i] = held[i];
-                    }
+                    sums[..HELD].copy_from_slice(&held);
                 }
             }
             for (dw, sums) in dw.iter_mut().zip(sums.chunks_exact(HELD)) {
