@@ -72,7 +72,7 @@ impl RecoverSpec {
             return Err((key, "is 0".into(), "give at least 1"));
         }
         let within = |key, value: f32, low: f32, high: f32| {
-            let message = || (key, format!("is {value}"), "see docs/recover.md for what each key means");
+            let message = || (key, format!("is {value}"), "see docs/training.md for what each key means");
             if (low..=high).contains(&value) { Ok(()) } else { Err(message()) }
         };
         within("rate", self.rate, f32::MIN_POSITIVE, 1.0)?;

@@ -3,7 +3,7 @@
 //! * [`differentiate`](mod@differentiate): reverse mode, graph in, graph out.
 //! * [`network`]: a network with its parameters apart, and fake quantizers with learned steps; [`loss`]: what is lowered.
 //! * [`step`]: loss and gradients of a batch; [`optimise`]: from gradients to parameters; [`augment`]: images changed at random.
-//! * [`run`]: epochs, judged by samples held back; [`checkpoint`]: a run on disk; [`recover`]: a plan's network trained.
+//! * [`run`]: epochs, judged by samples held back; [`checkpoint`]: a run on disk; [`recover`](mod@recover): a plan's network trained.
 
 pub mod augment;
 pub mod checkpoint;
