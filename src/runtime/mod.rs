@@ -4,7 +4,8 @@
 //! * [`locate`]: the shared library on this machine; [`fetch`]: the library from PyPI, once, by the user's own pip.
 //! * [`session`]: models loaded and run; [`port`]: their inputs and outputs as data; `optimise`: ONNX Runtime's basic optimiser.
 //! * `operator`: an operator of ours that rounds values to a grid; [`rounding`]: its arithmetic.
-//! * `cutoff`, `pooling`, `scatter`: operators of ours for gradients; `spread`: their work over threads. Only operators, `session` and
+//! * `cutoff`, `pooling`, `scatter`, `convolution`, `quantizer`: operators of ours for training; `direct`: convolutions whose weights change; `spread`: work over
+//!   threads. Only operators, `session` and
 //!   `optimise` call `ort`.
 //! * [`doctor`]: what of this works here, as data for `gulliver doctor`.
 //!

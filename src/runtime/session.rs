@@ -1,5 +1,5 @@
 //! Models loaded and run by ONNX Runtime on the CPU. With `optimise.rs` and the operators of ours
-//! (`operator.rs`, `cutoff.rs`, `pooling.rs`, `scatter.rs`) the only files that call `ort`.
+//! (`operator.rs`, `cutoff.rs`, `pooling.rs`, `scatter.rs`, `convolution.rs`, `quantizer.rs`) the only files that call `ort`.
 //!
 //! Everything crosses this border as `f32` arrays: what a model wants or gives in another type is converted here.
 
