@@ -10,13 +10,13 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Done, Memory, catch_interrupt, cores, print_json, start_runtime, table::aligned};
+use super::{Done, Memory, catch_interrupt, cores, print_json, progress::Lines, start_runtime, table::aligned};
 use crate::{
     error::{Error, Result},
     report::format::{self, Unit},
     space::{Build, Plan},
     spec::Spec,
-    study::{self, Bench, Event, Finetuned, Folder, How, Journal, Observe},
+    study::{self, Bench, Finetuned, Folder, How, Journal},
     train::{Checkpoint, Epoch, Progress},
     trial::Score,
 };
@@ -89,7 +89,7 @@ impl Finetune {
         if let Some(share) = share {
             plan = evaluator.setup().compressor.spread(&plan, share, &|p| Ok(evaluator.plan_cost(p)?.latency_ms))?;
         }
-        let key = study::checkpoint_key(&data.fingerprint, &plan, &training, how)?;
+        let key = study::checkpoint_key(&data.fingerprint, (&plan, build), &training, how)?;
         let checkpoint = Checkpoint { path: out.with_extension("checkpoint.npz"), key };
         eprintln!("training on {} samples, {} epochs at most, {threads} threads", training.len(), recover.epochs);
         let mut shown = Shown::new(recover.epochs);
@@ -130,17 +130,6 @@ fn plan_of(bench: &Bench, folder: &Folder, trial: usize) -> Result<Plan> {
         Error::study(&folder.0, format!("has no trial {trial} with a plan"), remedy)
     })?;
     Ok(bench.space.plan(&found.candidate))
-}
-
-/// Says what is being prepared.
-struct Lines;
-
-impl Observe for Lines {
-    fn event(&mut self, event: Event<'_>) {
-        if let Event::Preparing { what } = event {
-            eprintln!("{what} …");
-        }
-    }
 }
 
 /// Steps as a bar, epochs as lines.

@@ -31,6 +31,17 @@ enum Phase {
     Stepping,
 }
 
+/// Says what is being prepared, and nothing else.
+pub struct Lines;
+
+impl Observe for Lines {
+    fn event(&mut self, event: Event<'_>) {
+        if let Event::Preparing { what } = event {
+            eprintln!("{what} …");
+        }
+    }
+}
+
 /// What the user sees while a study runs.
 pub struct Progress {
     bar: Option<ProgressBar>,

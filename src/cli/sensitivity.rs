@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use indicatif::ProgressBar;
 
-use super::{Done, Memory, catch_interrupt, cores, print_json, shown, start_runtime, table::aligned};
+use super::{Done, Memory, catch_interrupt, cores, print_json, progress::Lines, shown, start_runtime, table::aligned};
 use crate::{
     data::Metric,
     error::{Error, Result},
@@ -20,7 +20,7 @@ use crate::{
         plot,
     },
     spec::Spec,
-    study::{self, Bench, Distance, Event, Folder, Observe, Sensitivity, SensitivityRow},
+    study::{self, Bench, Distance, Folder, Sensitivity, SensitivityRow},
 };
 
 /// Between two lines where there is no terminal.
@@ -104,17 +104,6 @@ impl SensitivityArgs {
             return Ok(Done::Interrupted);
         }
         Ok(Done::Well)
-    }
-}
-
-/// Says what is being prepared.
-struct Lines;
-
-impl Observe for Lines {
-    fn event(&mut self, event: Event<'_>) {
-        if let Event::Preparing { what } = event {
-            eprintln!("{what} …");
-        }
     }
 }
 

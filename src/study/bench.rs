@@ -319,13 +319,14 @@ fn spec_hash(spec: &Spec) -> Result<String> {
     spec.device.name = "device".into();
     spec.data.calibration.map_paths(|_| "calibration".into());
     spec.data.validation.map_paths(|_| "validation".into());
-    spec.data.training.iter_mut().for_each(|t| t.map_paths(|_| "training".into()));
+    // Trials are not trained.
+    (spec.data.training, spec.recover) = (None, None);
     spec.search.trials = 0;
     spec.search.time = None;
     Ok(sha256(spec.to_yaml()?.as_bytes()))
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 

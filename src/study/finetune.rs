@@ -3,9 +3,12 @@
 use std::{path::Path, time::Instant};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::{Bench, Fingerprint, bench::dataset, folder::write_atomically};
+use super::{
+    Bench, Fingerprint,
+    bench::{dataset, sha256},
+    folder::write_atomically,
+};
 use crate::{
     data::Dataset,
     error::{Error, Result},
@@ -70,18 +73,19 @@ pub fn training_data(spec: &Spec, bench: &Bench) -> Result<Dataset> {
 ///
 /// # Errors
 /// If the data cannot be read.
-pub fn checkpoint_key(fingerprint: &Fingerprint, plan: &Plan, training: &Dataset, how: How<'_>) -> Result<String> {
+pub fn checkpoint_key(fingerprint: &Fingerprint, (plan, build): (&Plan, Build), training: &Dataset, how: How<'_>) -> Result<String> {
     let text =
         |value: std::result::Result<String, serde_json::Error>| value.map_err(|e| Error::Internal(format!("a checkpoint's key: {e}")));
     let parts = [
         text(serde_json::to_string(fingerprint))?,
         plan.to_yaml()?,
+        format!("{build:?}"),
         training.sha256()?,
         text(serde_json::to_string(how.spec))?,
         how.seed.to_string(),
         how.max_memory.to_string(),
     ];
-    Ok(Sha256::digest(parts.join("\n")).iter().map(|b| format!("{b:02x}")).collect())
+    Ok(sha256(parts.join("\n").as_bytes()))
 }
 
 /// Trains the network of a plan and measures it on all validation samples; the trained network, as an ONNX file, goes to `out`. With a checkpoint it goes on

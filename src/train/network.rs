@@ -205,7 +205,7 @@ impl Network {
     /// Samples of a batch that go through the network at once for a step to take no more than so many bytes: all, or the batch halved as often as it takes.
     ///
     /// # Errors
-    /// If the shapes are not known, or one sample takes more.
+    /// If the shapes are not known.
     pub fn at_once(&self, batch: usize, max_memory: u64, pins: &Pins) -> Result<usize> {
         // Values stay until their gradient is known: one copy of each, and of the widest what its gradient is made with.
         let shapes = shapes(&self.model, batch, pins)?;

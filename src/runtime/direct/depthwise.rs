@@ -29,10 +29,8 @@ impl Plane {
         let padded = g.padded();
         let [rows, pitch] = [0, 1].map(|i| padded[i].div_ceil(g.strides[i]) + usize::from(g.strides[i] > 1));
         let length = (g.made[0] * pitch).next_multiple_of(ROUND);
-        let area = rows * pitch
-            + length.saturating_sub((rows - (g.kernel[0] - 1) * g.dilations[0] / g.strides[0]) * pitch)
-            + pitch
-            + g.kernel[1] * g.dilations[1];
+        let last = [0, 1].map(|i| (g.kernel[i] - 1) * g.dilations[i] / g.strides[i]);
+        let area = (rows * pitch).max(last[0] * pitch + last[1] + length);
         Self { values: vec![0.0; area * g.strides[0] * g.strides[1]], pitch, area, length }
     }
 

@@ -3,7 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Geometry, PARTS, lay_image};
+use super::{Geometry, PARTS, lanes, lay_image};
 
 /// A weight, and how it lies.
 #[derive(Clone, Copy)]
@@ -18,20 +18,12 @@ pub(in crate::runtime) struct Kernel<'a> {
 
 /// y (batch × outputs × made) from x (batch × inputs × image).
 pub(in crate::runtime) fn convolve(x: &[f32], kernel: Kernel<'_>, y: &mut [f32], g: &Geometry) {
-    struct Work<'a>(&'a [f32], Kernel<'a>, &'a mut [f32], &'a Geometry);
-    impl WithSimd for Work<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) {
-            match S::F32_LANES {
-                16 => in_parts::<16>(self.0, self.1, self.2, self.3),
-                8 => in_parts::<8>(self.0, self.1, self.2, self.3),
-                4 => in_parts::<4>(self.0, self.1, self.2, self.3),
-                _ => in_parts::<1>(self.0, self.1, self.2, self.3),
-            }
-        }
+    match lanes() {
+        16 => in_parts::<16>(x, kernel, y, g),
+        8 => in_parts::<8>(x, kernel, y, g),
+        4 => in_parts::<4>(x, kernel, y, g),
+        _ => in_parts::<1>(x, kernel, y, g),
     }
-    Arch::new().dispatch(Work(x, kernel, y, g));
 }
 
 fn in_parts<const B: usize>(x: &[f32], kernel: Kernel<'_>, y: &mut [f32], g: &Geometry) {

@@ -13,10 +13,24 @@ mod weight;
 
 pub(super) use depthwise::{depthwise, depthwise_weight_gradient};
 pub(super) use forward::{Kernel, convolve};
+use pulp::{Arch, Simd, WithSimd};
 pub(super) use weight::weight_gradient;
 
 /// Parts that a batch is cut into at most.
 const PARTS: usize = 16;
+
+/// Floats of a vector of this processor.
+fn lanes() -> usize {
+    struct Lanes;
+    impl WithSimd for Lanes {
+        type Output = usize;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            S::F32_LANES
+        }
+    }
+    Arch::new().dispatch(Lanes)
+}
 
 /// A convolution over images; a sequence is an image of one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

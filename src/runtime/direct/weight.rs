@@ -3,7 +3,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{Geometry, PARTS, lay, lay_image};
+use super::{Geometry, PARTS, lanes, lay, lay_image};
 
 /// Pixels whose inputs and gradients stay in the fastest cache while all taps meet them.
 const PIXELS: usize = 192;
@@ -12,20 +12,12 @@ const SUMS: usize = 16 << 20;
 
 /// dW (outputs × inputs × taps) from x (batch × inputs × image) and dy (batch × outputs × made).
 pub(in crate::runtime) fn weight_gradient(x: &[f32], dy: &[f32], dw: &mut [f32], g: &Geometry) {
-    struct Work<'a>(&'a [f32], &'a [f32], &'a mut [f32], &'a Geometry);
-    impl WithSimd for Work<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) {
-            match S::F32_LANES {
-                16 => in_parts::<16>(self.0, self.1, self.2, self.3),
-                8 => in_parts::<8>(self.0, self.1, self.2, self.3),
-                4 => in_parts::<4>(self.0, self.1, self.2, self.3),
-                _ => in_parts::<1>(self.0, self.1, self.2, self.3),
-            }
-        }
+    match lanes() {
+        16 => in_parts::<16>(x, dy, dw, g),
+        8 => in_parts::<8>(x, dy, dw, g),
+        4 => in_parts::<4>(x, dy, dw, g),
+        _ => in_parts::<1>(x, dy, dw, g),
     }
-    Arch::new().dispatch(Work(x, dy, dw, g));
 }
 
 fn in_parts<const B: usize>(x: &[f32], dy: &[f32], dw: &mut [f32], g: &Geometry) {
