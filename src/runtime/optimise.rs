@@ -1,6 +1,6 @@
 //! What ONNX Runtime's basic optimiser makes of a model.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, path::Path};
 
 use super::{
     scratch::Scratch,
@@ -30,8 +30,13 @@ const NOT_WANTED: &str = "MatMulAddFusion;ConstantSharing";
 /// # Errors
 /// If ONNX Runtime refuses the model, it is larger than 2 GiB, or there is no room for temporary files.
 pub fn optimise_basic(runtime: &Runtime, name: &str, bytes: &[u8]) -> Result<Optimised> {
+    optimise_in(&std::env::temp_dir(), runtime, name, bytes)
+}
+
+/// [`optimise_basic`], its files written below `folder` while it works.
+pub(super) fn optimise_in(folder: &Path, runtime: &Runtime, name: &str, bytes: &[u8]) -> Result<Optimised> {
     fits_one_file(name, bytes.len() as u64)?;
-    let scratch = Scratch::new(&std::env::temp_dir())?;
+    let scratch = Scratch::new(folder)?;
     let path = scratch.path.join("model.onnx");
     let options = SessionOptions { threads: 1, optimisation: Level::Basic };
     let mut builder = builder(runtime, options)
